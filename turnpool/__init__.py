@@ -1,0 +1,8 @@
+"""turnpool: the turns of AI agents on a worker pool.
+
+What an agent's author needs is here: `Turn`, and the events an agent may yield besides text.
+"""
+
+from turnpool.agent import Agent, Event, Message, ToolCall, ToolResult, Turn, Usage
+
+__all__ = ["Agent", "Event", "Message", "ToolCall", "ToolResult", "Turn", "Usage"]

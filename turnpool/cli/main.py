@@ -1,0 +1,30 @@
+"""The `turnpool` command."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from turnpool.cli.chat import chat
+from turnpool.cli.pool import pool
+from turnpool.cli.turns import turns
+from turnpool.cli.up import up
+from turnpool.errors import SettingsError, TurnpoolError
+
+app = typer.Typer(
+    help="turnpool: the turns of AI agents on a worker pool.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (up, chat, turns, pool):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line, not a traceback."""
+    try:
+        app()
+    except TurnpoolError as error:
+        Console(stderr=True).print(error.message, style="red", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)

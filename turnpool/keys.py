@@ -1,0 +1,149 @@
+"""Every key in Redis: a function each, with its type, contents and lifetime.
+
+`p` is the prefix of a partition (`prefix`), whose hash tag keeps all keys of the partition on one
+node. The Lua scripts use these very functions: `lua_functions` writes them out in Lua.
+
+No key is without a time to live, apart from `INDEXES`: sorted sets of what waits or runs, which
+are empty, so not there, when nothing does.
+"""
+
+import inspect
+from collections.abc import Callable
+
+
+def prefix(partition: str) -> str:
+    """Prefix of all keys of a partition."""
+    return f"turnpool:{{{partition}}}:"
+
+
+def session(p: str, session_id: str) -> str:
+    """Hash: tenant, created_at (ms), metadata (JSON), head (turn that is ready or runs). Session TTL."""
+    return f"{p}session:{session_id}"
+
+
+def counter(p: str, session_id: str) -> str:
+    """String: number of the session's newest turn. Outlives its turns, so that no id comes twice."""
+    return f"{p}counter:{session_id}"
+
+
+def messages(p: str, session_id: str) -> str:
+    """List of messages (JSON), only ever added to. Session TTL."""
+    return f"{p}messages:{session_id}"
+
+
+def pending(p: str, session_id: str) -> str:
+    """List of turn ids that wait behind the session's head, in order. Session TTL."""
+    return f"{p}pending:{session_id}"
+
+
+def events(p: str, session_id: str) -> str:
+    """Channel: `<n> <SSE frame>` for every event of every turn of the session."""
+    return f"{p}events:{session_id}"
+
+
+def sessions(p: str, tenant: str) -> str:
+    """Sorted set: session id by last activity (ms). Session TTL."""
+    return f"{p}sessions:{tenant}"
+
+
+def turn(p: str, turn_id: str) -> str:
+    """Hash: the turn (fields in `lua/submit.lua`). Session TTL + log TTL after its end."""
+    return f"{p}turn:{turn_id}"
+
+
+def log(p: str, turn_id: str) -> str:
+    """Stream: the turn's events, id `<seq>-0`, field `e` the whole SSE frame. Log TTL after its end."""
+    return f"{p}log:{turn_id}"
+
+
+def steps(p: str, turn_id: str) -> str:
+    """Hash: recorded results (JSON) of the turn's steps by name. Log TTL."""
+    return f"{p}steps:{turn_id}"
+
+
+def idempotency(p: str, session_id: str, digest: str) -> str:
+    """String: `<body digest> <turn id>` by the digest of an Idempotency-Key. 24 h."""
+    return f"{p}idempotency:{session_id}:{digest}"
+
+
+def accepted(p: str) -> str:
+    """String: counts accepted turns; the age in a turn's place in line. Seven days."""
+    return f"{p}accepted"
+
+
+def ready(p: str, queue: str, tenant: str) -> str:
+    """Sorted set: a tenant's turns that can be claimed, by priority then age. Index."""
+    return f"{p}ready:{queue}:{tenant}"
+
+
+def tenants(p: str, queue: str) -> str:
+    """Sorted set: tenants that have ready turns, by service so far. Index."""
+    return f"{p}tenants:{queue}"
+
+
+def service(p: str, queue: str) -> str:
+    """Hash: service each tenant has had (`t:<tenant>`) and the queue's virtual time `v`. Session TTL."""
+    return f"{p}service:{queue}"
+
+
+def queued(p: str, queue: str) -> str:
+    """Sorted set: turns that wait (ready or behind their session's head), by time (ms). Index."""
+    return f"{p}queued:{queue}"
+
+
+def deadlines(p: str, queue: str) -> str:
+    """Sorted set: turns that wait, by deadline (ms). Index."""
+    return f"{p}deadlines:{queue}"
+
+
+def leases(p: str, queue: str) -> str:
+    """Sorted set: turns that run, by the end of their lease (ms). Index."""
+    return f"{p}leases:{queue}"
+
+
+def missing(p: str, queue: str) -> str:
+    """Hash: wake-ups found missing at the last look, and when. A minute."""
+    return f"{p}missing:{queue}"
+
+
+def pulse(p: str) -> str:
+    """Hash: when a worker was last heard (at), and until when nothing may be reaped (grace). An hour."""
+    return f"{p}pulse"
+
+
+def worker(p: str, worker_id: str) -> str:
+    """String: what a worker says of itself (JSON). A few leases."""
+    return f"{p}worker:{worker_id}"
+
+
+def workers(p: str) -> str:
+    """Sorted set: worker ids by when they are taken for gone (ms). Index."""
+    return f"{p}workers"
+
+
+ALL: tuple[Callable[..., str], ...] = (
+    session, counter, messages, pending, events, sessions, turn, log, steps, idempotency,
+    accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, worker, workers,
+)  # fmt: skip
+INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers")
+
+
+def lua_functions() -> str:
+    """The functions above in Lua, named `key_<name>`, without the prefix, which is `P` there."""
+    return "\n".join(map(_in_lua, ALL))
+
+
+def _in_lua(function: Callable[..., str]) -> str:
+    parameters = list(inspect.signature(function).parameters)
+    # NUL marks where a parameter goes; no key contains one.
+    pieces = function(*(f"\0{name}\0" for name in parameters)).split("\0")
+    names = {"p": "P"}
+    terms = [
+        names.get(piece, piece) if index % 2 else f"'{piece}'"
+        for index, piece in enumerate(pieces)
+        if piece
+    ]
+    return (
+        f"local function key_{function.__name__}({', '.join(parameters[1:])}) "
+        f"return {' .. '.join(terms)} end"
+    )

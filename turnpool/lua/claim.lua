@@ -1,0 +1,51 @@
+-- Take the best ready turn of a queue: of the tenant with the least service so far (weighted), by priority then age.
+-- KEYS[1] prefix of the partition.
+-- ARGV: queue, worker id, lease in ms, session_ttl, log_ttl in seconds.
+-- Returns {turn as field, value, …; messages (JSON) …; steps as name, result, …; queues woken …}, turn empty if there is none.
+
+local a = arguments({'queue', 'worker', 'lease', 'session_ttl', 'log_ttl'})
+local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
+local service = key_service(a.queue)
+local woken = {}
+
+-- The next turn in line, or nil; its tenant is charged.
+local function next_ready()
+  local first = redis.call('ZRANGE', key_tenants(a.queue), 0, 0, 'WITHSCORES')
+  local tenant, start = first[1], tonumber(first[2])
+  if not tenant then return nil end
+  local id = redis.call('ZRANGE', key_ready(a.queue, tenant), 0, 0)[1]
+  if id then unready(a.queue, tenant, id) else redis.call('ZREM', key_tenants(a.queue), tenant) end
+  local turn = id and load_turn(id)
+  if not turn then return next_ready() end
+  local finish_tag = start + 1 / tonumber(turn.weight)
+  redis.call('HSET', service, 'v', start, 't:' .. tenant, finish_tag)
+  redis.call('EXPIRE', service, kept.session + kept.log)
+  redis.call('ZADD', key_tenants(a.queue), 'XX', finish_tag, tenant)
+  return turn
+end
+
+local turn = next_ready()
+while turn and tonumber(turn.deadline_at) <= now do
+  local queue = fail(turn, turn.attempt == '0' and 'expired' or 'deadline_exceeded',
+    'The deadline passed while the turn waited.', kept)
+  if queue ~= '' then table.insert(woken, queue) end
+  turn = next_ready()
+end
+if not turn then return {{}, {}, {}, woken} end
+
+turn.attempt = turn.attempt + 1
+turn.status, turn.worker, turn.started_at = 'in_progress', a.worker, turn.started_at or now
+redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker,
+  'started_at', turn.started_at)
+leave_line(turn)
+redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
+if turn.restart then emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":0') end
+emit(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
+
+local fields = {}
+for field, value in pairs(turn) do
+  table.insert(fields, field)
+  table.insert(fields, tostring(value))
+end
+return {fields, redis.call('LRANGE', key_messages(turn.session), 0, -1),
+  redis.call('HGETALL', key_steps(turn.id)), woken}

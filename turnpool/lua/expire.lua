@@ -1,0 +1,20 @@
+-- Fail the turns of a queue whose deadline passed while they waited.
+-- KEYS[1] prefix of the partition.
+-- ARGV: queue, session_ttl, log_ttl in seconds.
+-- Returns {turn id of each that ended …; queues woken …}.
+
+local a = arguments({'queue', 'session_ttl', 'log_ttl'})
+local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
+local ended, woken = {}, {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_deadlines(a.queue), '-inf', now, 'LIMIT', 0, 100)) do
+  local turn = load_turn(id)
+  if not turn or turn.status ~= 'queued' then
+    redis.call('ZREM', key_deadlines(a.queue), id)
+  else
+    local queue = fail(turn, turn.attempt == '0' and 'expired' or 'deadline_exceeded',
+      'The deadline passed while the turn waited.', kept)
+    table.insert(ended, id)
+    if queue ~= '' then table.insert(woken, queue) end
+  end
+end
+return {ended, woken}

@@ -1,0 +1,11 @@
+-- Give a running turn to the other workers, fenced by the attempt; it does not count as lost. The same call twice is harmless.
+-- KEYS[1] prefix of the partition.
+-- ARGV: turn id, attempt, seq of the last event before these, then the last events as kind, fields.
+-- Returns the queue that has a ready turn more, or '' if the attempt no longer holds the turn.
+
+local a = arguments({'id', 'attempt', 'base'})
+local turn = load_turn(a.id)
+if not holds(turn, a.attempt) then return '' end
+emit_from(turn, tonumber(a.base), a.rest)
+requeue(turn, 'drained')
+return turn.queue

@@ -1,0 +1,199 @@
+-- What the scripts share; put before each of them, after the functions of keys.py (key_session, …).
+-- KEYS[1] is the partition's prefix in every script: all keys share its hash tag, so one node.
+-- Time is the server's, in ms.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local clock = string.format('%.3f', now / 1000)
+
+-- ARGV as a table with names; what comes after the names stays in rest.
+local function arguments(names)
+  local named = {rest = {}}
+  for i, value in ipairs(ARGV) do
+    if names[i] then named[names[i]] = value else table.insert(named.rest, value) end
+  end
+  return named
+end
+
+local function to_table(flat)
+  local fields = {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+-- The turn as a table of its fields, or nil.
+local function load_turn(id)
+  local turn = to_table(redis.call('HGETALL', key_turn(id)))
+  if turn.id then return turn end
+  return nil
+end
+
+local function json(value) return cjson.encode(value) end
+
+-- Add one event to the turn's log and tell those who listen. fields: JSON members with a comma before each.
+local function emit(turn, kind, fields)
+  turn.seq = turn.seq + 1
+  local frame = 'id: ' .. turn.seq .. '\nevent: ' .. kind .. '\ndata: {"type":"' .. kind
+    .. '","turn_id":"' .. turn.id .. '","seq":' .. turn.seq .. ',"attempt":' .. turn.attempt
+    .. ',"created_at":' .. clock .. fields .. '}\n\n'
+  redis.call('HSET', key_turn(turn.id), 'seq', turn.seq)
+  redis.call('XADD', key_log(turn.id), turn.seq .. '-0', 'e', frame)
+  redis.call('PUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
+end
+
+-- Events of a worker, as kind and fields in turn. Those up to turn.seq came in an earlier try of the same call.
+local function emit_from(turn, base, list)
+  for i = 1, #list, 2 do
+    base = base + 1
+    if base > tonumber(turn.seq) then emit(turn, list[i], list[i + 1]) end
+  end
+end
+
+-- Whether the attempt still holds the turn. This is the fence of every write.
+local function holds(turn, attempt)
+  return turn and turn.status == 'in_progress' and turn.attempt == attempt
+end
+
+-- Make a turn ready. A tenant that comes back after a pause starts at the queue's virtual time
+-- (start-time fair queueing, Goyal, Vin, Cheng 1996): a pause earns no credit.
+local function make_ready(turn)
+  local service = redis.call('HMGET', key_service(turn.queue), 't:' .. turn.tenant, 'v')
+  local start = math.max(tonumber(service[1] or 0), tonumber(service[2] or 0))
+  redis.call('ZADD', key_ready(turn.queue, turn.tenant), turn.score, turn.id)
+  redis.call('ZADD', key_tenants(turn.queue), 'NX', start, turn.tenant)
+end
+
+local function wait_in_line(turn)
+  redis.call('ZADD', key_queued(turn.queue), turn.queued_at, turn.id)
+  redis.call('ZADD', key_deadlines(turn.queue), turn.deadline_at, turn.id)
+end
+
+local function leave_line(turn)
+  redis.call('ZREM', key_queued(turn.queue), turn.id)
+  redis.call('ZREM', key_deadlines(turn.queue), turn.id)
+end
+
+-- Take a turn out of the ready set, and its tenant with the last one.
+local function unready(queue, tenant, id)
+  redis.call('ZREM', key_ready(queue, tenant), id)
+  if redis.call('EXISTS', key_ready(queue, tenant)) == 0 then
+    redis.call('ZREM', key_tenants(queue), tenant)
+  end
+end
+
+-- Give a running turn back to the queue, at its old place.
+local function requeue(turn, reason)
+  redis.call('ZREM', key_leases(turn.queue), turn.id)
+  redis.call('HSET', key_turn(turn.id), 'status', 'queued', 'restart', reason, 'worker', '')
+  turn.status = 'queued'
+  wait_in_line(turn)
+  make_ready(turn)
+end
+
+-- Cut a text after so many characters (not bytes) of UTF-8.
+local function left(text, characters)
+  local seen = 0
+  for i = 1, #text do
+    local byte = text:byte(i)
+    if byte < 128 or byte > 191 then
+      seen = seen + 1
+      if seen > characters then return text:sub(1, i - 1) end
+    end
+  end
+  return text
+end
+
+-- What the turn has streamed so far, as its client has it. Read from the log, since it is seldom wanted.
+local function streamed(turn)
+  local text = {}
+  for _, entry in ipairs(redis.call('XRANGE', key_log(turn.id), '-', '+')) do
+    local frame = entry[2][2]
+    local kind = frame:match('\nevent: ([^\n]+)\n')
+    if kind == 'turn.output_text.delta' then
+      table.insert(text, cjson.decode(frame:match('\ndata: ([^\n]+)\n')).text)
+    elseif kind == 'turn.restarted' then
+      local keep = cjson.decode(frame:match('\ndata: ([^\n]+)\n')).keep
+      text = {left(table.concat(text), keep)}
+    end
+  end
+  return table.concat(text)
+end
+
+-- The next turn of the session becomes its head. Returns the queue that has a ready turn more, or ''.
+local function promote(session_id)
+  local id = redis.call('LPOP', key_pending(session_id))
+  if not id then
+    redis.call('HDEL', key_session(session_id), 'head')
+    return ''
+  end
+  local turn = load_turn(id)
+  if not turn then return promote(session_id) end
+  redis.call('HSET', key_session(session_id), 'head', id)
+  make_ready(turn)
+  return turn.queue
+end
+
+-- Messages (JSON objects) to the end of the session, each with the turn's id as its first member.
+local function add_messages(turn, messages)
+  local id = '{"turn_id":"' .. turn.id .. '",'
+  for _, message in ipairs(messages) do
+    redis.call('RPUSH', key_messages(turn.session), id .. message:sub(2))
+  end
+end
+
+-- What a session keeps after its last turn. While something waits or runs, submit.lua has set a longer life.
+local function refresh(session_id, session_ttl)
+  local session = key_session(session_id)
+  if redis.call('HEXISTS', session, 'head') == 0 then redis.call('EXPIRE', session, session_ttl) end
+  redis.call('EXPIRE', key_messages(session_id), redis.call('TTL', session))
+end
+
+-- End a turn. kept: seconds to live {session, log}; fields: of the terminal event; messages: for the session.
+-- Returns the queue that has a ready turn more now, or ''.
+local function finish(turn, status, fields, kept, messages)
+  emit(turn, 'turn.' .. status, fields)
+  redis.call('HSET', key_turn(turn.id), 'status', status, 'ended_at', now, 'worker', '')
+  redis.call('ZREM', key_leases(turn.queue), turn.id)
+  leave_line(turn)
+  unready(turn.queue, turn.tenant, turn.id)
+  redis.call('EXPIRE', key_log(turn.id), kept.log)
+  redis.call('EXPIRE', key_steps(turn.id), kept.log)
+  redis.call('EXPIRE', key_turn(turn.id), kept.session + kept.log)
+  -- A minute more than the turn's own, so that the number is not given again while the turn is known.
+  redis.call('EXPIRE', key_counter(turn.session), kept.session + kept.log + 60)
+  if redis.call('HGET', key_session(turn.session), 'head') ~= turn.id then
+    -- It waited behind another, or its session was deleted.
+    redis.call('LREM', key_pending(turn.session), 1, turn.id)
+    return ''
+  end
+  add_messages(turn, messages)
+  local woken = promote(turn.session)
+  refresh(turn.session, kept.session)
+  return woken
+end
+
+-- Fail a turn. Returns as finish.
+local function fail(turn, code, message, kept)
+  redis.call('HSET', key_turn(turn.id), 'error_code', code, 'error_message', message)
+  local error = json({code = code, message = message})
+  return finish(turn, 'failed', ',"error":' .. error, kept, {})
+end
+
+-- Cancel a turn that no worker runs; what it has streamed stays in the session, marked incomplete. Returns as finish.
+local function cancel(turn, kept)
+  local output = streamed(turn)
+  local messages = {}
+  redis.call('HSET', key_turn(turn.id), 'output', output)
+  if output ~= '' then
+    for message in turn.input:gmatch('[^\n]+') do table.insert(messages, message) end
+    table.insert(messages, json({role = 'assistant', content = output, status = 'incomplete'}))
+  end
+  return finish(turn, 'cancelled', ',"output":' .. json(output), kept, messages)
+end
+
+-- Cancel a turn, whatever it does: at once, or by a mark for its worker. Returns as finish.
+local function stop(turn, kept)
+  if turn and turn.status == 'queued' then return cancel(turn, kept) end
+  if turn then redis.call('HSET', key_turn(turn.id), 'cancel', 1) end
+  return ''
+end

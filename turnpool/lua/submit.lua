@@ -1,0 +1,77 @@
+-- Accept a turn: idempotency, the session's owner and order, limits; make it ready if nothing of its session is before it.
+-- KEYS[1] prefix of the partition.
+-- ARGV as named below: input is messages (JSON), one a line, params and metadata JSON objects, deadline in ms from now,
+--   idempotency_key a digest or '', weight the tenant's share, session_ttl, log_ttl in seconds.
+-- Returns {'accepted', turn id, created_at in ms, queues woken by it and by what it interrupted …}
+--   or {'replayed', turn id} or {'session_not_found' | 'idempotency_mismatch' | 'queue_full' | 'session_full'}
+--   or {'session_busy', turn id of the head}.
+
+local a = arguments({'session_id', 'tenant', 'weight', 'queue', 'agent', 'priority', 'input', 'params', 'metadata',
+  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
+local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
+local session = key_session(a.session_id)
+local pending = key_pending(a.session_id)
+
+local owner = redis.call('HGET', session, 'tenant')
+if owner and owner ~= a.tenant then return {'session_not_found'} end
+
+local remembered = key_idempotency(a.session_id, a.tenant .. ':' .. a.idempotency_key)
+if a.idempotency_key ~= '' then
+  local digest, id = string.match(redis.call('GET', remembered) or '', '^(%S+) (%S+)$')
+  if id then
+    if digest ~= a.body_digest then return {'idempotency_mismatch'} end
+    return {'replayed', id}
+  end
+end
+
+local head = redis.call('HGET', session, 'head')
+if head and a.on_busy == 'reject' then return {'session_busy', head} end
+if redis.call('ZCARD', key_queued(a.queue)) >= tonumber(a.max_queued) then return {'queue_full'} end
+if a.on_busy ~= 'interrupt' and redis.call('LLEN', pending) >= tonumber(a.max_session_queued) then
+  return {'session_full'}
+end
+
+local reply = {'accepted', '', now}
+if head and a.on_busy == 'interrupt' then
+  -- First those behind the head, so that none of them takes its place.
+  for _, id in ipairs(redis.call('LRANGE', pending, 0, -1)) do stop(load_turn(id), kept) end
+  stop(load_turn(head), kept)
+  head = redis.call('HGET', session, 'head')
+end
+
+-- All of the session lives at least until the turn must have ended, then its own time.
+local life = math.ceil(a.deadline / 1000) + kept.session + kept.log
+local n = redis.call('INCR', key_counter(a.session_id))
+redis.call('EXPIRE', key_counter(a.session_id), life + 60)
+local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tenant = a.tenant, weight = a.weight,
+  queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, seq = 0,
+  input = a.input, params = a.params, metadata = a.metadata, created_at = now, queued_at = now,
+  deadline_at = now + a.deadline}
+-- Priority, then age; the sum is exact in a double: fewer than 10^13 turns are ever accepted.
+turn.score = string.format('%.0f', a.priority * 1e13 + redis.call('INCR', key_accepted()))
+redis.call('EXPIRE', key_accepted(), 7 * 86400)
+local position = redis.call('ZCARD', key_queued(a.queue))
+if head then position = position + (redis.call('HGET', key_turn(head), 'status') == 'in_progress' and 1 or 0) end
+
+for field, value in pairs(turn) do redis.call('HSET', key_turn(turn.id), field, value) end
+redis.call('EXPIRE', key_turn(turn.id), life)
+if not owner then redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', '{}') end
+redis.call('ZADD', key_sessions(a.tenant), now, a.session_id)
+redis.call('ZREMRANGEBYSCORE', key_sessions(a.tenant), '-inf', now - life * 1000)
+redis.call('EXPIRE', key_sessions(a.tenant), life)
+if a.idempotency_key ~= '' then redis.call('SET', remembered, a.body_digest .. ' ' .. turn.id, 'EX', 86400) end
+
+wait_in_line(turn)
+if head then
+  redis.call('RPUSH', pending, turn.id)
+else
+  redis.call('HSET', session, 'head', turn.id)
+  make_ready(turn)
+  table.insert(reply, a.queue)
+end
+for _, key in ipairs({session, pending, key_messages(a.session_id)}) do redis.call('EXPIRE', key, life) end
+redis.call('EXPIRE', key_service(a.queue), life)
+emit(turn, 'turn.queued', ',"position":' .. position)
+redis.call('EXPIRE', key_log(turn.id), life)
+reply[2] = turn.id
+return reply

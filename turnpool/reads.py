@@ -1,0 +1,155 @@
+"""Plain reads of the store: no script, nothing changes."""
+
+import base64
+import binascii
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from turnpool import keys
+from turnpool.agent import Message
+from turnpool.errors import LogExpiredError, SessionNotFoundError, TurnNotFoundError, TurnpoolError
+from turnpool.models import QueueState, SessionRecord, TurnRecord, WorkerInfo
+
+LOG_PAGE = 500
+"""Events read from a log at once: a slow client then costs at most some 100 KB."""
+
+
+class BadCursorError(TurnpoolError):
+    """A list's cursor is not one that the API gave."""
+
+    code = "bad_cursor"
+
+    def __init__(self) -> None:
+        super().__init__("The cursor is not one from next_cursor; leave it out to start anew.")
+
+
+class Reads:
+    """What can be read from one partition."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self.redis = redis
+        self.prefix = prefix
+
+    async def session(self, session_id: str, tenant: str) -> SessionRecord:
+        """A session. Raises SessionNotFoundError."""
+        fields = await self.redis.hgetall(keys.session(self.prefix, session_id))
+        if fields.get(b"tenant") != tenant.encode():
+            raise SessionNotFoundError(session_id)
+        return _session(session_id, fields)
+
+    async def messages(self, session_id: str) -> list[Message]:
+        """All messages of a session, oldest first."""
+        stored = await self.redis.lrange(keys.messages(self.prefix, session_id), 0, -1)
+        return [orjson.loads(message) for message in stored]
+
+    async def sessions(self, tenant: str, limit: int, cursor: str | None) -> tuple[list[SessionRecord], str | None]:
+        """A tenant's sessions, the one last used first, and the cursor of the next page."""
+        top, skip = _decode_cursor(cursor) if cursor else ("+inf", 0)
+        index = keys.sessions(self.prefix, tenant)
+        found = await self.redis.zrevrangebyscore(index, top, "-inf", start=skip, num=limit, withscores=True)
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for name, _ in found:
+                pipeline.hgetall(keys.session(self.prefix, name.decode()))
+            hashes = await pipeline.execute()
+        sessions = [_session(name.decode(), h) for (name, _), h in zip(found, hashes, strict=True) if h]
+        return sessions, _next_cursor(found, top, skip) if len(found) == limit else None
+
+    async def turn(self, turn_id: str, tenant: str) -> TurnRecord:
+        """A turn. Raises TurnNotFoundError."""
+        fields = await self.redis.hgetall(keys.turn(self.prefix, turn_id))
+        if fields.get(b"tenant") != tenant.encode():
+            raise TurnNotFoundError(turn_id)
+        return TurnRecord.from_hash(fields)
+
+    async def newest(self, session_id: str) -> int:
+        """The number of the session's newest turn, 0 if it has had none."""
+        return int(await self.redis.get(keys.counter(self.prefix, session_id)) or 0)
+
+    async def turns(self, session_id: str, limit: int, before: int | None) -> list[TurnRecord]:
+        """Turns of a session with a number below `before`, newest first."""
+        top = await self.newest(session_id) + 1 if before is None else before
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for n in range(top - 1, max(top - 1 - limit, 0), -1):
+                pipeline.hgetall(keys.turn(self.prefix, f"{session_id}.{n}"))
+            hashes = await pipeline.execute()
+        return [TurnRecord.from_hash(fields) for fields in hashes if fields]
+
+    async def frames(self, turn_id: str, after: int) -> list[bytes]:
+        """Up to LOG_PAGE events of a turn after a seq, as SSE frames."""
+        entries = await self.redis.xrange(
+            keys.log(self.prefix, turn_id), min=f"({after}-0", max="+", count=LOG_PAGE
+        )
+        return [fields[b"e"] for _, fields in entries]
+
+    async def check_log(self, turn_id: str, tenant: str) -> None:
+        """Raises TurnNotFoundError, or LogExpiredError if the turn is known but its events are gone."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.hget(keys.turn(self.prefix, turn_id), "tenant")
+            pipeline.exists(keys.log(self.prefix, turn_id))
+            owner, there = await pipeline.execute()
+        if owner != tenant.encode():
+            raise TurnNotFoundError(turn_id)
+        if not there:
+            raise LogExpiredError(turn_id)
+
+    async def queue_state(self, queue: str) -> QueueState:
+        """How much waits and runs in a queue."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(keys.queued(self.prefix, queue))
+            pipeline.zcard(keys.leases(self.prefix, queue))
+            pipeline.zrange(keys.queued(self.prefix, queue), 0, 0, withscores=True)
+            pipeline.time()
+            queued, running, oldest, (seconds, microseconds) = await pipeline.execute()
+        waited = seconds + microseconds / 1e6 - oldest[0][1] / 1000 if oldest else 0.0
+        return QueueState(queue, queued, running, max(waited, 0.0))
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The workers that live."""
+        names = await self.redis.zrange(keys.workers(self.prefix), 0, -1)
+        if not names:
+            return []
+        found = await self.redis.mget([keys.worker(self.prefix, name.decode()) for name in names])
+        infos = [orjson.loads(info) for info in found if info]
+        return [WorkerInfo(**{**info, "queues": tuple(info["queues"])}) for info in infos]
+
+    async def ping(self) -> bool:
+        """Whether Redis answers."""
+        return bool(await self.redis.ping())
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Any]:
+        """A pub/sub connection, closed at the end."""
+        async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            yield pubsub
+
+
+def _session(session_id: str, fields: dict[bytes, bytes]) -> SessionRecord:
+    head = fields.get(b"head")
+    return SessionRecord(
+        id=session_id,
+        tenant=fields[b"tenant"].decode(),
+        created_at=int(fields[b"created_at"]) / 1000,
+        metadata=orjson.loads(fields[b"metadata"]),
+        active_turn=head.decode() if head else None,
+    )
+
+
+def _next_cursor(found: list[tuple[bytes, float]], top: str, skip: int) -> str:
+    """Where the next page starts: a score, and how many of that score were given already."""
+    last = found[-1][1]
+    same = sum(1 for _, score in found if score == last)
+    if top != "+inf" and float(top) == last:
+        same += skip
+    return base64.urlsafe_b64encode(orjson.dumps([last, same])).decode()
+
+
+def _decode_cursor(cursor: str) -> tuple[str, int]:
+    try:
+        score, skip = orjson.loads(base64.urlsafe_b64decode(cursor))
+        return repr(float(score)), int(skip)
+    except (binascii.Error, ValueError, TypeError):
+        raise BadCursorError from None

@@ -1,0 +1,153 @@
+"""Settings, read from the environment (`TURNPOOL_*`).
+
+A wrong value is one clear line on standard error and exit status 2 (`load_settings`).
+"""
+
+import re
+import sys
+from functools import cached_property
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from turnpool.errors import SettingsError, UnknownAgentError
+from turnpool.redis import check_url
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
+DEFAULT_QUEUE = "turns"
+DEFAULT_TENANT = "default"
+
+RedisUrl = Annotated[str, AfterValidator(check_url)]
+
+
+class AgentSpec(BaseModel, frozen=True):
+    """Where an agent's code is (`module:attribute`) and which queue its turns go to."""
+
+    name: str
+    target: str
+    queue: str
+
+
+class Settings(BaseSettings):
+    """All settings of all processes; each reads what it needs."""
+
+    model_config = SettingsConfigDict(env_prefix="TURNPOOL_", frozen=True, extra="ignore")
+
+    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="The store: sessions, turns, events.")
+    broker_url: RedisUrl | None = Field(None, description="Celery's broker; the store's server by default.")
+    agents: str = Field(
+        "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent",
+        description="Agents as name=module:attribute[@queue], comma-separated; the first is the default.",
+    )
+    queues: str = Field("", description="Queues a worker serves, comma-separated; those of its agents by default.")
+    concurrency: int = Field(200, ge=1, le=10_000, description="Turns a worker runs at once.")
+    lease_seconds: float = Field(3.0, ge=0.5, le=60, description="A worker silent for so long loses its turns.")
+    max_attempts: int = Field(3, ge=1, le=100, description="Times a turn may lose its worker before it fails.")
+    deadline_seconds: float = Field(600, gt=0, le=86_400, description="Longest life of a turn, waiting included.")
+    session_ttl: int = Field(3600, ge=1, description="Seconds a session lives after its last turn.")
+    log_ttl: int = Field(3600, ge=1, description="Seconds a turn's events can be read after its end.")
+    max_queued: int = Field(10_000, ge=1, description="Turns that may wait in a queue.")
+    max_session_queued: int = Field(100, ge=1, description="Turns that may wait in a session.")
+    max_input_bytes: int = Field(1_000_000, ge=1, description="Largest request body.")
+    flush_ms: float = Field(25, ge=1, le=1000, description="Tokens of so long go out as one event.")
+    drain_seconds: float = Field(110, ge=0, description="Time running turns get to end after SIGTERM.")
+    provider_retries: int = Field(4, ge=0, le=20, description="Times a passing error of the provider is retried.")
+    host: str = Field("127.0.0.1", description="Address the API and the metrics listen on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port of the API.")
+    metrics_port: int = Field(9808, ge=0, le=65_535, description="Port of a worker's metrics; 0 for none.")
+    api_keys: SecretStr = Field(SecretStr(""), description="tenant:key, comma-separated; none: open to all.")
+    admin_key: SecretStr = Field(SecretStr(""), description="Key for POST /drain from other machines.")
+    llm_base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible endpoint of agent chat.")
+    llm_model: str = Field("gpt-5-mini", description="Its model.")
+    llm_api_key: SecretStr = Field(SecretStr("none"), description="Its key.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ = self.agent_specs, self.queue_names, self.tenant_keys
+        return self
+
+    @cached_property
+    def agent_specs(self) -> dict[str, AgentSpec]:
+        """Agents by name, the default first."""
+        specs = {}
+        for part in _split(self.agents):
+            match = AGENT.fullmatch(part)
+            if not match:
+                msg = f"agents: {part!r} is not name=module:attribute[@queue]"
+                raise ValueError(msg)
+            fields = match.groupdict()
+            specs[fields["name"]] = AgentSpec(
+                name=fields["name"], target=fields["target"], queue=fields["queue"] or DEFAULT_QUEUE
+            )
+        if not specs:
+            msg = "agents: at least one agent is needed"
+            raise ValueError(msg)
+        return specs
+
+    def agent_spec(self, name: str | None) -> AgentSpec:
+        """The agent of this name, or the default. Raises UnknownAgentError."""
+        if name is None:
+            return next(iter(self.agent_specs.values()))
+        try:
+            return self.agent_specs[name]
+        except KeyError:
+            raise UnknownAgentError(name, list(self.agent_specs)) from None
+
+    @cached_property
+    def queue_names(self) -> tuple[str, ...]:
+        """Queues a worker serves."""
+        names = _split(self.queues)
+        for name in names:
+            if not NAME.fullmatch(name):
+                msg = f"queues: {name!r} is not 1 to 64 letters, digits, '_' or '-'"
+                raise ValueError(msg)
+        return tuple(dict.fromkeys(names or self.all_queues))
+
+    @property
+    def all_queues(self) -> tuple[str, ...]:
+        """Queues of all agents, each once."""
+        return tuple(dict.fromkeys(spec.queue for spec in self.agent_specs.values()))
+
+    @cached_property
+    def tenant_keys(self) -> dict[str, str]:
+        """Tenant by API key; empty where none are set."""
+        keys = {}
+        for part in _split(self.api_keys.get_secret_value()):
+            tenant, _, key = part.partition(":")
+            if not NAME.fullmatch(tenant) or not key:
+                msg = "api_keys: each must be tenant:key, the tenant 1 to 64 letters, digits, '_' or '-'"
+                raise ValueError(msg)
+            keys[key] = tenant
+        return keys
+
+    @property
+    def broker(self) -> str:
+        """URL of Celery's broker."""
+        return self.broker_url or self.redis_url
+
+
+def read_settings() -> Settings:
+    """Settings from the environment. Raises SettingsError with one line that names the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"TURNPOOL_{name}: {message}" if name else f"TURNPOOL_{message}") from None
+
+
+def load_settings() -> Settings:
+    """Settings of a process; a wrong value ends it with one line and status 2."""
+    try:
+        return read_settings()
+    except SettingsError as error:
+        print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
+        raise SystemExit(2) from None
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
