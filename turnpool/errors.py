@@ -58,8 +58,10 @@ class SessionBusyError(TurnpoolError):
     code = "session_busy"
 
     def __init__(self, turn_id: str) -> None:
-        super().__init__(f"Turn {turn_id} of this session has not ended; wait, cancel it, or "
-                         "post with on_busy queue or interrupt.")
+        super().__init__(
+            f"Turn {turn_id} of this session has not ended; wait, cancel it, or "
+            "post with on_busy queue or interrupt."
+        )
         self.turn_id = turn_id
 
 
@@ -112,3 +114,20 @@ class SettingsError(TurnpoolError):
     """A setting has a wrong value."""
 
     code = "bad_settings"
+
+
+class ProviderError(TurnpoolError):
+    """The model's provider refused or broke; agents raise it, the turn fails with it."""
+
+    code = "provider_error"
+
+
+class TransientProviderError(ProviderError):
+    """An error of the provider that may pass: the turn is tried again with back-off.
+
+    `retry_after`: seconds the provider asked to wait, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,6 +1,6 @@
-"""The events of a turn's log, and the SSE frames that carry them.
+r"""The events of a turn's log, and the SSE frames that carry them.
 
-A frame is the bytes that a client gets: `id: <seq>\\nevent: <type>\\ndata: <json>\\n\\n`. The scripts
+A frame is the bytes that a client gets: `id: <seq>\nevent: <type>\ndata: <json>\n\n`. The scripts
 make it once (`lua/lib.lua`); everything after relays it as it is.
 """
 

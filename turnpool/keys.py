@@ -139,11 +139,8 @@ def _in_lua(function: Callable[..., str]) -> str:
     pieces = function(*(f"\0{name}\0" for name in parameters)).split("\0")
     names = {"p": "P"}
     terms = [
-        names.get(piece, piece) if index % 2 else f"'{piece}'"
-        for index, piece in enumerate(pieces)
-        if piece
+        names.get(piece, piece) if index % 2 else f"'{piece}'" for index, piece in enumerate(pieces) if piece
     ]
     return (
-        f"local function key_{function.__name__}({', '.join(parameters[1:])}) "
-        f"return {' .. '.join(terms)} end"
+        f"local function key_{function.__name__}({', '.join(parameters[1:])}) return {' .. '.join(terms)} end"
     )

@@ -1,4 +1,7 @@
-"""Logging: one JSON object a line, through the standard library's logging, so that libraries' lines look the same."""
+"""Logging: one JSON object a line.
+
+It goes through the standard library's logging, so that libraries' lines look the same.
+"""
 
 import logging
 import sys

@@ -107,11 +107,15 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A turn that a worker has just been given, with the session's messages before it."""
+    """A turn that a worker has just been given, with the session's messages before it.
+
+    `remaining_seconds`: until its deadline, by the server's clock.
+    """
 
     turn: TurnRecord
     messages: list[Message]
     steps: dict[str, bytes]
+    remaining_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

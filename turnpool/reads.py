@@ -31,7 +31,8 @@ class Reads:
     """What can be read from one partition."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
-        self.redis = redis
+        # redis-py's reply types are unions of what any option could give; ours are bytes.
+        self.redis: Any = redis
         self.prefix = prefix
 
     async def session(self, session_id: str, tenant: str) -> SessionRecord:
@@ -46,7 +47,9 @@ class Reads:
         stored = await self.redis.lrange(keys.messages(self.prefix, session_id), 0, -1)
         return [orjson.loads(message) for message in stored]
 
-    async def sessions(self, tenant: str, limit: int, cursor: str | None) -> tuple[list[SessionRecord], str | None]:
+    async def sessions(
+        self, tenant: str, limit: int, cursor: str | None
+    ) -> tuple[list[SessionRecord], str | None]:
         """A tenant's sessions, the one last used first, and the cursor of the next page."""
         top, skip = _decode_cursor(cursor) if cursor else ("+inf", 0)
         index = keys.sessions(self.prefix, tenant)
@@ -68,6 +71,14 @@ class Reads:
     async def newest(self, session_id: str) -> int:
         """The number of the session's newest turn, 0 if it has had none."""
         return int(await self.redis.get(keys.counter(self.prefix, session_id)) or 0)
+
+    async def unfinished(self, session_id: str) -> list[int]:
+        """Numbers of the session's turns that have not ended, in order."""
+        async with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.hget(keys.session(self.prefix, session_id), "head")
+            pipeline.lrange(keys.pending(self.prefix, session_id), 0, -1)
+            head, pending = await pipeline.execute()
+        return [int(turn_id.rpartition(b".")[2]) for turn_id in (head, *pending) if turn_id]
 
     async def turns(self, session_id: str, limit: int, before: int | None) -> list[TurnRecord]:
         """Turns of a session with a number below `before`, newest first."""
@@ -123,7 +134,7 @@ class Reads:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Any]:
         """A pub/sub connection, closed at the end."""
-        async with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        async with self.redis.pubsub() as pubsub:
             yield pubsub
 
 

@@ -20,6 +20,7 @@ CONNECT_TIMEOUT = 2.0
 ANSWER_TIMEOUT = 5.0
 # Connections of one process; more callers wait for a free one. Pipelines make a few enough.
 CONNECTIONS = 16
+SENTINEL_PORT = 26379
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
@@ -50,8 +51,10 @@ def check_url(url: str) -> str:
     return url
 
 
-def connect(url: str, *, connections: int = CONNECTIONS, answer_timeout: float | None = ANSWER_TIMEOUT) -> Redis:
-    """A client; nothing connects before the first command. Nothing is tried twice behind the caller's back."""
+def connect(
+    url: str, *, connections: int = CONNECTIONS, answer_timeout: float | None = ANSWER_TIMEOUT
+) -> Redis:
+    """A client; it connects with the first command, and tries nothing twice behind the caller's back."""
     # Without this redis-py sends a command again that may have been carried out.
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -64,14 +67,16 @@ def connect(url: str, *, connections: int = CONNECTIONS, answer_timeout: float |
             url, max_connections=connections, timeout=ANSWER_TIMEOUT, **options
         )
         return Redis(connection_pool=pool)
-    sentinel = Sentinel(_hosts(parts.netloc), sentinel_kwargs=options)
-    return sentinel.master_for(
+    # redis-py has no types here.
+    sentinel: Any = Sentinel(_hosts(parts.netloc), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    master: Redis = sentinel.master_for(
         parse_qs(parts.query)["master"][0],
         redis_class=Redis,
         db=int(parts.path.strip("/") or 0),
         password=parts.password,
         **options,
     )
+    return master
 
 
 def broker(url: str) -> tuple[str, dict[str, Any]]:
@@ -88,5 +93,5 @@ def _hosts(netloc: str) -> list[tuple[str, int]]:
     hosts = []
     for place in netloc.rpartition("@")[2].split(","):
         host, _, port = place.partition(":")
-        hosts.append((host, int(port or 26379)))
+        hosts.append((host, int(port or SENTINEL_PORT)))
     return hosts

@@ -44,7 +44,7 @@ async def run(redis: Redis, name: str, prefix: str, *arguments: Argument) -> Any
         return await redis.eval(script(name).text, 1, prefix, *arguments)
 
 
-def add(pipeline: "Pipeline[bytes]", name: str, prefix: str, *arguments: Argument) -> None:
+def add(pipeline: Pipeline, name: str, prefix: str, *arguments: Argument) -> None:
     """Add a call to a pipeline; the caller sends the script first (`send`) on NoScriptError."""
     pipeline.evalsha(script(name).digest, 1, prefix, *arguments)
 

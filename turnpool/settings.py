@@ -41,11 +41,19 @@ class Settings(BaseSettings):
         "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent",
         description="Agents as name=module:attribute[@queue], comma-separated; the first is the default.",
     )
-    queues: str = Field("", description="Queues a worker serves, comma-separated; those of its agents by default.")
+    queues: str = Field(
+        "", description="Queues a worker serves, comma-separated; those of its agents by default."
+    )
     concurrency: int = Field(200, ge=1, le=10_000, description="Turns a worker runs at once.")
-    lease_seconds: float = Field(3.0, ge=0.5, le=60, description="A worker silent for so long loses its turns.")
-    max_attempts: int = Field(3, ge=1, le=100, description="Times a turn may lose its worker before it fails.")
-    deadline_seconds: float = Field(600, gt=0, le=86_400, description="Longest life of a turn, waiting included.")
+    lease_seconds: float = Field(
+        3.0, ge=0.5, le=60, description="A worker silent for so long loses its turns."
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Times a turn may lose its worker before it fails."
+    )
+    deadline_seconds: float = Field(
+        600, gt=0, le=86_400, description="Longest life of a turn, waiting included."
+    )
     session_ttl: int = Field(3600, ge=1, description="Seconds a session lives after its last turn.")
     log_ttl: int = Field(3600, ge=1, description="Seconds a turn's events can be read after its end.")
     max_queued: int = Field(10_000, ge=1, description="Turns that may wait in a queue.")
@@ -53,16 +61,22 @@ class Settings(BaseSettings):
     max_input_bytes: int = Field(1_000_000, ge=1, description="Largest request body.")
     flush_ms: float = Field(25, ge=1, le=1000, description="Tokens of so long go out as one event.")
     drain_seconds: float = Field(110, ge=0, description="Time running turns get to end after SIGTERM.")
-    provider_retries: int = Field(4, ge=0, le=20, description="Times a passing error of the provider is retried.")
+    provider_retries: int = Field(
+        4, ge=0, le=20, description="Times a passing error of the provider is retried."
+    )
     host: str = Field("127.0.0.1", description="Address the API and the metrics listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port of the API.")
     metrics_port: int = Field(9808, ge=0, le=65_535, description="Port of a worker's metrics; 0 for none.")
     api_keys: SecretStr = Field(SecretStr(""), description="tenant:key, comma-separated; none: open to all.")
     admin_key: SecretStr = Field(SecretStr(""), description="Key for POST /drain from other machines.")
-    llm_base_url: str = Field("https://api.openai.com/v1", description="OpenAI-compatible endpoint of agent chat.")
+    llm_base_url: str = Field(
+        "https://api.openai.com/v1", description="OpenAI-compatible endpoint of agent chat."
+    )
     llm_model: str = Field("gpt-5-mini", description="Its model.")
     llm_api_key: SecretStr = Field(SecretStr("none"), description="Its key.")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -118,9 +118,14 @@ class Store(Reads):
         )
         if not fields:
             return None, _names(woken)
-        turn = TurnRecord.from_hash(_pairs(fields))
-        recorded = {name.decode(): value for name, value in _pairs(steps).items()}
-        return Claim(turn, [orjson.loads(message) for message in messages], recorded), _names(woken)
+        values = _pairs(fields)
+        claim = Claim(
+            turn=TurnRecord.from_hash(values),
+            messages=[orjson.loads(message) for message in messages],
+            steps={name.decode(): value for name, value in _pairs(steps).items()},
+            remaining_seconds=float(values[b"remaining"]) / 1000,
+        )
+        return claim, _names(woken)
 
     async def append(self, batches: Iterable[tuple[Held, Sequence[Entry]]]) -> list[bool]:
         """Add events to running turns, all in one round trip. For each: whether the attempt holds.
@@ -164,7 +169,10 @@ class Store(Reads):
         return _names([await self._run("hand_back", *held, *_flat(entries))])
 
     async def renew(self, worker: WorkerInfo, held: Iterable[tuple[str, int]]) -> dict[str, str]:
-        """Renew the leases of a worker's turns (id, attempt). Gives those to stop: lost or cancelled."""
+        """Renew the leases of a worker's turns (id, attempt).
+
+        Gives those to stop: `lost` or `cancelled` by `<id>/<attempt>`.
+        """
         turns = [value for pair in held for value in pair]
         reply = await self._run("renew", worker.id, self._lease_ms, orjson.dumps(asdict(worker)), *turns)
         return {name.decode(): why.decode() for name, why in _pairs(reply).items()}

@@ -4,7 +4,7 @@ Flower is started in-process and not with its own command, so that the password 
 command line, where `ps` would show it.
 """
 
-import asyncio
+import logging
 import os
 import signal
 import sys
@@ -14,7 +14,7 @@ from flower.app import Flower
 from flower.options import default_options
 from flower.urls import settings as web_settings
 
-from turnpool.logs import configure
+from turnpool.logs import configure, get_logger
 from turnpool.settings import load_settings
 from workers.app import make_app
 
@@ -28,11 +28,21 @@ def main() -> None:
     """Serve Flower until SIGTERM or SIGINT."""
     settings = load_settings()
     configure(settings.log_level, "flower")
+    # What was answered well (most of it probes and the page refreshing itself) is not worth a line.
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)
     default_options.basic_auth = [_credentials()]
     default_options.address = os.environ.get("TURNPOOL_FLOWER_HOST", DEFAULT_HOST)
     default_options.port = _port()
     default_options.max_tasks = TASKS_KEPT
-    asyncio.run(_serve(Flower(capp=make_app(settings), options=default_options, **web_settings)))
+    flower = Flower(capp=make_app(settings), options=default_options, **web_settings)
+    for end in (signal.SIGTERM, signal.SIGINT):
+        flower.io_loop.asyncio_loop.add_signal_handler(end, flower.stop)
+    try:
+        port = flower.start_http_server()
+    except OSError as error:
+        _refuse(f"Flower cannot listen on port {default_options.port}: {error.strerror}.")
+    get_logger(__name__).info("flower_started", address=default_options.address, port=port)
+    flower.start()
 
 
 def _credentials() -> str:

@@ -22,6 +22,11 @@ class Backoff:
         self._since: float | None = None
 
     @property
+    def fresh(self) -> bool:
+        """Whether nothing has failed since the last success."""
+        return self._since is None
+
+    @property
     def exhausted(self) -> bool:
         """Whether there has been no success for too long."""
         return self._since is not None and time.monotonic() - self._since > self._give_up_seconds

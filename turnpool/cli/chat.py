@@ -5,7 +5,7 @@ import secrets
 import signal
 import sys
 from contextlib import aclosing, suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -39,7 +39,7 @@ def chat(
     if sys.stdin.isatty():
         notes.print(f"Session {session}. Ctrl-C cancels an answer, Ctrl-D ends.")
     with asyncio.Runner() as runner:
-        client = make_client(url, notes.print)
+        client = make_client(url)
         conversation = Conversation(client, session, agent, notes)
         try:
             failed = _converse(runner, conversation)
@@ -56,7 +56,7 @@ def _converse(runner: asyncio.Runner, conversation: "Conversation") -> bool:
         if not line.strip():
             continue
         try:
-            completed = runner.run(conversation.answer(line))
+            completed = runner.run(conversation.answer(line.rstrip("\n")))
         except TurnpoolError as error:
             if not person:
                 raise
@@ -84,23 +84,25 @@ class Conversation:
         self._session = session
         self._agent = agent
         self._notes = notes
+        self._transcript = Transcript(sys.stdout)
+        client.notify = self.say
 
     def say(self, note: str) -> None:
         """Tell the person something that is not part of an answer."""
-        self._notes.print(note)
+        self._transcript.interrupt(lambda: self._notes.print(note))
 
     async def answer(self, text: str) -> bool:
         """Post a turn and show its answer as it comes; return whether it was completed."""
+        self._transcript = Transcript(sys.stdout)
         turn_id = await self._client.post_turn(self._session, text, self._agent)
-        transcript = Transcript(sys.stdout)
         with CancelOnInterrupt(self._client, turn_id, self):
             async with aclosing(self._client.events(turn_id)) as events:
                 async for event in events:
-                    self._show(event, transcript)
+                    self._show(event)
         return event.type == "turn.completed"
 
-    def _show(self, event: Event, transcript: Transcript) -> None:
-        data = event.data
+    def _show(self, event: Event) -> None:
+        data, transcript = event.data, self._transcript
         match event.type:
             case "turn.queued" if data.get("position"):
                 self.say(f"queued, {data['position']} ahead")
@@ -109,24 +111,24 @@ class Conversation:
             case "turn.tool_call":
                 self.say(f"{data['name']}({data['arguments']})")
             case "turn.restarted":
-                reason = RESTART_REASONS.get(data["reason"], data["reason"])
-                transcript.keep(data["keep"])
-                if not transcript.text or transcript.text.endswith("\n"):
-                    self.say(f"starting over: {reason}" if not data["keep"] else reason)
-            case "turn.completed":
-                if not transcript.text:
-                    transcript.write(_as_text(data["output"]))
-                transcript.end()
-            case "turn.failed":
-                transcript.end()
-                self.say(f"The turn failed: {data['error']['message']}")
-            case "turn.cancelled":
-                transcript.end()
-                self.say("cancelled")
+                note = _restart_note(data)
+                transcript.restart(data["keep"], lambda: self._notes.print(note))
+            case "turn.completed" | "turn.failed" | "turn.cancelled":
+                self._finish(event)
+
+    def _finish(self, event: Event) -> None:
+        if event.type == "turn.completed" and not self._transcript.text:
+            self._transcript.write(event.data["output"])  # an agent need not stream
+        self._transcript.end()
+        if event.type == "turn.failed":
+            self.say(f"The turn failed: {event.data['error']['message']}")
+        if event.type == "turn.cancelled":
+            self.say("cancelled")
 
 
-def _as_text(output: object) -> str:
-    return output if isinstance(output, str) else ""
+def _restart_note(data: dict[str, Any]) -> str:
+    reason = RESTART_REASONS.get(data["reason"], data["reason"])
+    return f"{reason}; the answer {'goes on' if data['keep'] else 'starts over'}"
 
 
 class CancelOnInterrupt:

@@ -70,20 +70,19 @@ class Event:
 class Client:
     """Talks to the API at the first of `urls` that answers.
 
-    `notify` is told in plain words when a connection is lost. After `give_up_seconds` without any
-    answer a call raises UnreachableError.
+    `notify` is told in plain words, once, when a connection is lost. After `give_up_seconds`
+    without any answer a call raises UnreachableError.
     """
 
     def __init__(
         self,
         urls: Sequence[str],
         api_key: str | None = None,
-        notify: Notify | None = None,
         give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         self._urls = [url.rstrip("/") for url in urls]
         self._current = 0
-        self._notify = notify or (lambda _: None)
+        self.notify: Notify = lambda _: None
         self._give_up_seconds = give_up_seconds
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -184,7 +183,8 @@ class Client:
                 f"({problem}). Is turnpool running there? `turnpool up` starts it; "
                 "--url names another address."
             )
-        self._notify(f"{self._urls[self._current]}: {problem}; trying again")
+        if backoff.fresh:
+            self.notify(f"{self._urls[self._current]}: {problem}; trying again")
         self._current = (self._current + 1) % len(self._urls)
         await backoff.wait(problem.seconds if len(self._urls) == 1 else 0.0)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from turnpool.cli.client import Client, Notify
+from turnpool.cli.client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -23,6 +23,6 @@ Urls = Annotated[
 Once = Annotated[bool, typer.Option("--once", help="Print once and exit.")]
 
 
-def make_client(urls: list[str] | None, notify: Notify | None = None) -> Client:
+def make_client(urls: list[str] | None) -> Client:
     """Make a client; the key comes from the environment, since `ps` shows a command line."""
-    return Client(urls or [DEFAULT_URL], os.environ.get("TURNPOOL_API_KEY"), notify)
+    return Client(urls or [DEFAULT_URL], os.environ.get("TURNPOOL_API_KEY"))

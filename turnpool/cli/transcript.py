@@ -1,6 +1,7 @@
 """An answer on the terminal, of which a part can be taken back."""
 
-import os
+import shutil
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -14,6 +15,8 @@ class Transcript:
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
+        self._erasable = True
+        self._line_open = False
         self.text = ""
 
     def write(self, text: str) -> None:
@@ -21,25 +24,42 @@ class Transcript:
         self.text += text
         self._show(text)
 
-    def keep(self, characters: int) -> None:
-        """Take back all but the first `characters`; what stands is shown again where needed."""
-        if characters >= len(self.text):
-            return
-        shown, self.text = self.text, self.text[:characters]
+    def interrupt(self, announce: Callable[[], None]) -> None:
+        """Say something in the midst of the answer, which goes on below it."""
         if self._output.isatty():
-            self._output.write(_erase(shown.translate(_CONTROLS), *os.get_terminal_size()))
-        else:
+            self.end()
+            self._erasable = not self.text
+        announce()
+
+    def restart(self, keep: int, announce: Callable[[], None]) -> None:
+        """Take back all but the first `keep` characters, say so, and show again what stands.
+
+        A pipe cannot be taken back: there what stands is written again, on a new line.
+        """
+        shown, self.text = self.text, self.text[:keep]
+        if self._output.isatty():
+            erase = _erase(shown.translate(_CONTROLS), *shutil.get_terminal_size())
+            self._output.write(erase if self._erasable else "\n")
+        elif keep < len(shown):
             self._output.write("\n")
+        else:
+            announce()
+            return
+        self._output.flush()
+        self._line_open = False
+        announce()
         self._show(self.text)
 
     def end(self) -> None:
         """End the answer's last line."""
-        if self.text and not self.text.endswith("\n"):
+        if self._line_open:
             self._show("\n")
 
     def _show(self, text: str) -> None:
-        self._output.write(text.translate(_CONTROLS))
-        self._output.flush()
+        if text:
+            self._output.write(text.translate(_CONTROLS))
+            self._output.flush()
+            self._line_open = not text.endswith("\n")
 
 
 def _erase(text: str, columns: int, lines: int) -> str:

@@ -1,7 +1,7 @@
 -- Take the best ready turn of a queue: of the tenant with the least service so far (weighted), by priority then age.
 -- KEYS[1] prefix of the partition.
 -- ARGV: queue, worker id, lease in ms, session_ttl, log_ttl in seconds.
--- Returns {turn as field, value, …; messages (JSON) …; steps as name, result, …; queues woken …}, turn empty if there is none.
+-- Returns {turn as field, value, … with remaining, ms until its deadline; messages (JSON) …; steps as name, result, …; queues woken …}, turn empty if there is none.
 
 local a = arguments({'queue', 'worker', 'lease', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
@@ -42,6 +42,7 @@ redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
 if turn.restart then emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":0') end
 emit(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
 
+turn.remaining = turn.deadline_at - now
 local fields = {}
 for field, value in pairs(turn) do
   table.insert(fields, field)

@@ -1,7 +1,7 @@
 -- Renew all leases of a worker and say how it is.
 -- KEYS[1] prefix of the partition.
 -- ARGV: worker id, lease in ms, what the worker says of itself (JSON), then turn id, attempt for each turn it runs.
--- Returns turn id, 'lost' | 'cancelled' for each turn that it must stop.
+-- Returns '<turn id>/<attempt>', 'lost' | 'cancelled' for each attempt that it must stop.
 
 local a = arguments({'worker', 'lease', 'info'})
 -- A worker that has missed three leases is taken for gone.
@@ -10,15 +10,15 @@ redis.call('ZADD', key_workers(), now + 3 * a.lease, a.worker)
 redis.call('ZREMRANGEBYSCORE', key_workers(), '-inf', now)
 local stop = {}
 for i = 1, #a.rest, 2 do
-  local id = a.rest[i]
+  local id, attempt = a.rest[i], a.rest[i + 1]
   local values = redis.call('HMGET', key_turn(id), 'attempt', 'status', 'cancel', 'queue')
-  if not holds({attempt = values[1], status = values[2]}, a.rest[i + 1]) then
-    table.insert(stop, id)
+  if not holds({attempt = values[1], status = values[2]}, attempt) then
+    table.insert(stop, id .. '/' .. attempt)
     table.insert(stop, 'lost')
   else
     redis.call('ZADD', key_leases(values[4]), now + a.lease, id)
     if values[3] then
-      table.insert(stop, id)
+      table.insert(stop, id .. '/' .. attempt)
       table.insert(stop, 'cancelled')
     end
   end

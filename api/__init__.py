@@ -1,0 +1,1 @@
+"""The web process: routes, SSE relay, auth, metrics. It validates, calls the core, relays bytes."""

@@ -1,0 +1,69 @@
+"""The ASGI application."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from importlib.metadata import version
+
+from celery import Celery
+from fastapi import FastAPI
+
+from api import chat, events, operations, sessions, turns
+from api.context import Context
+from api.middleware import RequestMiddleware
+from api.problems import add_handlers
+from api.relay import Relay
+from turnpool.settings import Settings
+from turnpool.store import Store
+from turnpool.wakeups import TASK_NAME, WakeUps, celery_config
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An application for one process."""
+    app = FastAPI(
+        title="turnpool",
+        summary="Runs the turns of AI agents on a worker pool.",
+        version=version("turnpool"),
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.add_middleware(RequestMiddleware, max_body=settings.max_input_bytes)
+    add_handlers(app)
+    for module in (sessions, turns, events, chat, operations):
+        app.include_router(module.router)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    store = Store.connect(settings)
+    relay = Relay(store)
+    wakeups = WakeUps(partial(_send_wake_up, _celery(settings)))
+    app.state.context = Context(settings, store, relay, wakeups)
+    reading = asyncio.create_task(relay.run(), name="relay")
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.to_thread(wakeups.close)
+        await store.close()
+
+
+def stop_streams(app: FastAPI) -> None:
+    """Not ready any more, and every stream ends. Safe in a signal handler."""
+    context: Context | None = getattr(app.state, "context", None)
+    if context:
+        context.drain()
+        asyncio.get_running_loop().call_soon_threadsafe(context.relay.close)
+
+
+def _celery(settings: Settings) -> Celery:
+    app = Celery("turnpool", set_as_current=False)
+    app.conf.update(celery_config(settings))
+    return app
+
+
+def _send_wake_up(app: Celery, queue: str) -> None:
+    app.send_task(TASK_NAME, args=(queue,), queue=queue)

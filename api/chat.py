@@ -1,0 +1,34 @@
+"""The simplest way in: one call, one answer."""
+
+from fastapi import APIRouter, Depends
+
+from api.context import CurrentContext, Tenant, taking_work
+from api.errors import TurnCancelledError, TurnFailedError
+from api.schemas import ChatRequest, ChatResponse, SessionId, TurnRequest
+from api.turns import IdempotencyKey, submit
+from api.waiting import wait_for_end
+from turnpool.states import Status
+
+router = APIRouter(tags=["chat"])
+
+# Seconds beyond the deadline, in which the turn is failed by then.
+BEYOND = 10.0
+
+
+@router.post("/chat/{session_id}", dependencies=[Depends(taking_work)])
+async def chat(
+    context: CurrentContext,
+    tenant: Tenant,
+    session_id: SessionId,
+    body: ChatRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> ChatResponse:
+    """Post a message and wait for the answer. A turn that fails is a 502, one that is cancelled a 409."""
+    submitted = await submit(context, tenant, session_id, TurnRequest(input=body.message), idempotency_key)
+    longest = context.settings.deadline_seconds + BEYOND
+    turn = await wait_for_end(context, submitted.turn_id, tenant, longest)
+    if turn.status is Status.CANCELLED:
+        raise TurnCancelledError(turn.id)
+    if turn.status is not Status.COMPLETED:
+        raise TurnFailedError(turn.id, turn.error)
+    return ChatResponse(response=turn.output or "")

@@ -1,0 +1,68 @@
+"""What routes need: settings, store, relay, the caller's tenant."""
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.errors import DrainingError, UnauthorizedError
+from api.relay import Relay
+from turnpool.settings import DEFAULT_TENANT, Settings
+from turnpool.store import Store
+from turnpool.wakeups import WakeUps
+
+
+@dataclass
+class Context:
+    """One per process."""
+
+    settings: Settings
+    store: Store
+    relay: Relay
+    wakeups: WakeUps
+    draining: bool = False
+
+    def drain(self) -> None:
+        """Take no more turns."""
+        self.draining = True
+
+
+def context_of(request: Request) -> Context:
+    """The process's context."""
+    context: Context = request.app.state.context
+    return context
+
+
+_bearer = HTTPBearer(auto_error=False, description="A tenant's key; none where TURNPOOL_API_KEYS is empty.")
+
+
+def tenant_of(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> str:
+    """The caller's tenant. Raises UnauthorizedError."""
+    tenants = context_of(request).settings.tenant_keys
+    if not tenants:
+        return DEFAULT_TENANT
+    given = credentials.credentials if credentials else ""
+    # Every key is compared, in constant time, so that the answer's time tells nothing.
+    found = [tenant for key, tenant in tenants.items() if same(key, given)]
+    if not found:
+        raise UnauthorizedError
+    return found[0]
+
+
+def taking_work(request: Request) -> None:
+    """Raises DrainingError in a process that drains."""
+    if context_of(request).draining:
+        raise DrainingError
+
+
+def same(secret: str, given: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(secret.encode(), given.encode())
+
+
+CurrentContext = Annotated[Context, Depends(context_of)]
+Tenant = Annotated[str, Depends(tenant_of)]

@@ -1,0 +1,80 @@
+"""The place in a session's event stream.
+
+Turns overlap (one waits while another runs), so it is a place in each turn that has not ended.
+Written as `<highest turn seen>` and `,<n>:<seq>` for each unfinished turn: `7,6:41,7:1`. It is the
+SSE id, opaque to clients.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Self
+
+from turnpool.errors import TurnpoolError
+
+FORMAT = re.compile(r"\d{1,15}(,\d{1,15}:\d{1,15}){0,1000}")
+
+
+class BadEventIdError(TurnpoolError):
+    """A Last-Event-ID is not one that this stream gave."""
+
+    code = "bad_cursor"
+
+    def __init__(self) -> None:
+        super().__init__("Last-Event-ID (or after) is not an id of this stream; leave it out to start anew.")
+
+
+class Cursor:
+    """How far a stream is in each turn."""
+
+    def __init__(self, highest: int, places: dict[int, int]) -> None:
+        self._highest = highest
+        self._places = places
+
+    @classmethod
+    def at(cls, newest: int, unfinished: Iterable[int]) -> Self:
+        """Where a new stream starts: at the beginning of each unfinished turn."""
+        return cls(newest, dict.fromkeys(unfinished, 0))
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """From an SSE id. Raises BadEventIdError."""
+        if not FORMAT.fullmatch(text):
+            raise BadEventIdError
+        highest, *places = text.split(",")
+        return cls(int(highest), {int(n): int(seq) for n, _, seq in (p.partition(":") for p in places)})
+
+    def encode(self) -> bytes:
+        """As an SSE id."""
+        places = (f",{n}:{seq}" for n, seq in sorted(self._places.items()))
+        return f"{self._highest}{''.join(places)}".encode()
+
+    def unfinished(self, newest: int) -> list[int]:
+        """Turns that may have events to come, up to the newest, in order."""
+        return sorted({*self._places, *range(self._highest + 1, newest + 1)})
+
+    def seq(self, n: int) -> int:
+        """The last event seen of a turn."""
+        return self._places.get(n, 0)
+
+    def missing(self, n: int, seq: int) -> bool:
+        """Whether there are events before this one that were not seen."""
+        if n > self._highest:
+            return n > self._highest + 1 or seq > 1
+        return n in self._places and seq > self._places[n] + 1
+
+    def is_next(self, n: int, seq: int) -> bool:
+        """Whether this event was not seen yet."""
+        if n > self._highest:
+            return True
+        return n in self._places and seq > self._places[n]
+
+    def seen(self, n: int) -> None:
+        """The turn has been read; it is known, even if its log was empty."""
+        self._highest = max(self._highest, n)
+
+    def advance(self, n: int, seq: int, *, ended: bool) -> None:
+        """The event was sent."""
+        self._highest = max(self._highest, n)
+        self._places[n] = seq
+        if ended:
+            del self._places[n]

@@ -1,0 +1,69 @@
+"""Errors of the API itself."""
+
+from turnpool.errors import TurnpoolError
+
+
+class UnauthorizedError(TurnpoolError):
+    """No key, or a wrong one."""
+
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("Send a valid key: Authorization: Bearer <key>.")
+
+
+class ForbiddenError(TurnpoolError):
+    """The caller may not do this."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("Only from this machine, or with the admin key.")
+
+
+class DrainingError(TurnpoolError):
+    """This process takes no more turns."""
+
+    code = "draining"
+
+    def __init__(self) -> None:
+        super().__init__("This process is draining; another one takes the request.")
+
+
+class InputTooLargeError(TurnpoolError):
+    """The request body is over the limit."""
+
+    code = "input_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is over {limit} bytes; send less (limit: TURNPOOL_MAX_INPUT_BYTES).")
+
+
+class IdempotencyKeyTooLongError(TurnpoolError):
+    """An Idempotency-Key is over 255 characters."""
+
+    code = "idempotency_key_too_long"
+
+    def __init__(self) -> None:
+        super().__init__("An Idempotency-Key has at most 255 characters.")
+
+
+class TurnFailedError(TurnpoolError):
+    """A turn that somebody waited for failed."""
+
+    code = "turn_failed"
+
+    def __init__(self, turn_id: str, error: dict[str, str] | None) -> None:
+        code, message = (error["code"], error["message"]) if error else ("unknown", "unknown")
+        super().__init__(f"Turn {turn_id} failed ({code}): {message}")
+        self.turn_id = turn_id
+
+
+class TurnCancelledError(TurnpoolError):
+    """A turn that somebody waited for was cancelled."""
+
+    code = "turn_cancelled"
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"Turn {turn_id} was cancelled.")
+        self.turn_id = turn_id

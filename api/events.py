@@ -1,0 +1,72 @@
+"""Routes of events."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+
+from api.context import Context, CurrentContext, Tenant
+from api.cursor import BadEventIdError, Cursor
+from api.schemas import EventList, SessionId, TurnId, as_json
+from api.sse import sse
+from api.streams import session_stream, turn_stream
+from turnpool.events import data_of, seq_of
+
+# More events than a turn can have, and a number that fits Redis' stream ids.
+MOST_DIGITS = 15
+
+router = APIRouter(prefix="/v1", tags=["events"])
+
+LastEventId = Annotated[str | None, Header(description="Sent by browsers when they connect again.")]
+SSE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+
+@router.get("/turns/{turn_id}/events", responses=SSE)
+async def turn_events(
+    context: CurrentContext,
+    tenant: Tenant,
+    turn_id: TurnId,
+    last_event_id: LastEventId = None,
+    after: Annotated[int | None, Query(ge=0)] = None,
+    *,
+    follow: bool = True,
+) -> Response:
+    """Stream a turn's events after Last-Event-ID or `after`; with `follow=false` the log so far as JSON."""
+    start = _start(last_event_id, after)
+    await context.store.check_log(turn_id, tenant)
+    if follow:
+        return sse(turn_stream(context.store, context.relay, turn_id, tenant, start))
+    events = []
+    while frames := await context.store.frames(turn_id, start):
+        events += [data_of(frame) for frame in frames]
+        start = seq_of(frames[-1])
+    return as_json(EventList(events=events))
+
+
+@router.get("/sessions/{session_id}/events", responses=SSE)
+async def session_events(
+    context: CurrentContext,
+    tenant: Tenant,
+    session_id: SessionId,
+    last_event_id: LastEventId = None,
+    after: str | None = None,
+) -> Response:
+    """Stream the events of all turns of a session: those that have not ended, and all to come."""
+    await context.store.session(session_id, tenant)
+    place = last_event_id or after
+    cursor = Cursor.decode(place) if place else await _now(context, session_id)
+    return sse(session_stream(context.store, context.relay, session_id, cursor))
+
+
+async def _now(context: Context, session_id: str) -> Cursor:
+    # The newest first: a turn that comes between the two is then after the cursor, not lost.
+    newest = await context.store.newest(session_id)
+    unfinished = await context.store.unfinished(session_id)
+    return Cursor.at(newest, [n for n in unfinished if n <= newest])
+
+
+def _start(last_event_id: str | None, after: int | None) -> int:
+    if last_event_id is None:
+        return after or 0
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= MOST_DIGITS):
+        raise BadEventIdError
+    return int(last_event_id)

@@ -1,0 +1,65 @@
+"""`turnpool-api`: the web process."""
+
+import signal
+import sys
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app, stop_streams
+from turnpool.logs import configure, get_logger
+from turnpool.settings import Settings, load_settings
+
+log = get_logger(__name__)
+
+# Seconds open requests get after SIGTERM; streams end at once by themselves.
+GRACE_SECONDS = 10
+# Connections the kernel keeps until they are accepted: a burst of clients must not be refused.
+BACKLOG = 4096
+
+
+class Server(uvicorn.Server):
+    """On a signal the streams say good-bye, so that their clients go on elsewhere."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not ready any more, no new streams, the open ones end."""
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            stop_streams(app)
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; exit 0."""
+    settings = load_settings()
+    configure(settings.log_level, "api")
+    server = Server(_config(settings))
+    log.info("api_starts", host=settings.host, port=settings.port)
+    # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server.run()
+    sys.exit(0 if server.started else 1)
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        # Who calls from loopback must not be able to name another address (POST /drain).
+        proxy_headers=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

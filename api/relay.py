@@ -1,0 +1,197 @@
+"""One pub/sub connection for all streams of a process.
+
+Bytes are passed on as they come. A stream that does not keep up costs bounded memory: what waits
+for it is dropped, and it goes back to the log.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from api import metrics
+from turnpool import keys
+from turnpool.logs import get_logger
+from turnpool.redis import is_away
+from turnpool.store import Store
+
+log = get_logger(__name__)
+
+# Bytes that may wait for one stream; a client that is slower than its model reads from the log.
+MOST_WAITING = 256 * 1024
+# Seconds between tries to connect while Redis is away.
+AWAY_PAUSE = 0.2
+
+
+class Subscription:
+    """What has come for one stream and is not taken yet. `behind`: something was missed, see the log."""
+
+    def __init__(self) -> None:
+        self.behind = False
+        self.closing = False
+        self._waiting: list[tuple[int, bytes]] = []
+        self._size = 0
+        self._changed = asyncio.Event()
+
+    def push(self, n: int, frame: bytes) -> None:
+        """An event of the session's turn n."""
+        if self.behind:
+            return
+        self._waiting.append((n, frame))
+        self._size += len(frame)
+        if self._size > MOST_WAITING:
+            metrics.CATCH_UPS.labels("slow_client").inc()
+            self.fall_behind()
+        self._changed.set()
+
+    def fall_behind(self) -> None:
+        """Something is missing here."""
+        self.behind = True
+        self._waiting.clear()
+        self._size = 0
+        self._changed.set()
+
+    def close(self) -> None:
+        """The process ends; so must the stream."""
+        self.closing = True
+        self._changed.set()
+
+    def catch_up(self) -> None:
+        """The log is read from now on; what comes meanwhile is kept again."""
+        self.behind = False
+
+    def live(self) -> bool:
+        """Whether nothing was missed and the process goes on."""
+        return not (self.behind or self.closing)
+
+    async def take(self, seconds: float) -> list[tuple[int, bytes]]:
+        """All that waits, as soon as there is something; nothing after so many seconds."""
+        if not self._waiting and self.live():
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+        waiting, self._waiting = self._waiting, []
+        self._size = 0
+        return waiting
+
+
+class Channel:
+    """The streams of one session. `asked`: subscriptions sent and not confirmed yet."""
+
+    def __init__(self) -> None:
+        self.streams: set[Subscription] = set()
+        self.asked = 0
+        self.in_force = asyncio.Event()
+
+
+class Relay:
+    """Subscribes to sessions' channels and hands their events to the streams."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._channels: dict[str, Channel] = {}
+        self._pubsub: Any = None
+        self._closing = False
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, session_id: str) -> AsyncIterator[Subscription]:
+        """Events of a session from now on; in force when entered. Waits while Redis is away."""
+        name = keys.events(self._store.prefix, session_id)
+        channel = self._channels.setdefault(name, Channel())
+        subscription = Subscription()
+        channel.streams.add(subscription)
+        metrics.STREAMS.inc()
+        try:
+            if len(channel.streams) == 1:
+                await self._ask(name, channel)
+            if self._closing:
+                subscription.close()
+            else:
+                await channel.in_force.wait()
+            yield subscription
+        finally:
+            metrics.STREAMS.dec()
+            channel.streams.discard(subscription)
+            if not channel.streams:
+                await self._leave(name, channel)
+
+    def close(self) -> None:
+        """End all streams, those that come too."""
+        self._closing = True
+        for channel in self._channels.values():
+            channel.in_force.set()
+            for stream in channel.streams:
+                stream.close()
+
+    async def run(self) -> None:
+        """Read until cancelled; connect anew whenever the connection breaks."""
+        while True:
+            try:
+                await self._read()
+            except (RedisError, OSError) as error:
+                if not is_away(error):
+                    log.exception("relay_failed")
+                log.warning("redis_away", error=str(error))
+                await asyncio.sleep(AWAY_PAUSE)
+
+    async def _read(self) -> None:
+        async with self._store.listening() as pubsub:
+            # A channel of its own keeps the connection open when no session is listened to.
+            await pubsub.subscribe(keys.events(self._store.prefix, ""))
+            try:
+                await self._subscribe_again(pubsub)
+                while True:
+                    message = await pubsub.get_message(timeout=None)
+                    if message:
+                        self._handle(message)
+            finally:
+                self._pubsub = None
+
+    async def _subscribe_again(self, pubsub: Any) -> None:
+        """On a new connection: all channels anew. What was missed meanwhile is in the logs."""
+        self._channels = {name: channel for name, channel in self._channels.items() if channel.streams}
+        for channel in self._channels.values():
+            channel.asked = 1
+            channel.in_force.clear()
+            for stream in channel.streams:
+                metrics.CATCH_UPS.labels("reconnected").inc()
+                stream.fall_behind()
+        self._pubsub = pubsub
+        if self._channels:
+            await pubsub.subscribe(*self._channels)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        name = message["channel"].decode()
+        channel = self._channels.get(name)
+        if channel is None:
+            return
+        if message["type"] == "message":
+            metrics.EVENTS.inc()
+            n, _, frame = message["data"].partition(b" ")
+            for stream in channel.streams:
+                stream.push(int(n), frame)
+        elif message["type"] == "subscribe":
+            channel.asked -= 1
+            if channel.asked == 0:
+                channel.in_force.set()
+                if not channel.streams:
+                    del self._channels[name]
+
+    async def _ask(self, name: str, channel: Channel) -> None:
+        channel.in_force.clear()
+        # Without a connection nothing is sent: all channels are once there is one.
+        if self._pubsub is not None:
+            channel.asked += 1
+            with contextlib.suppress(RedisError, OSError):
+                await self._pubsub.subscribe(name)
+
+    async def _leave(self, name: str, channel: Channel) -> None:
+        # One that is not confirmed stays, so that its confirmation is not taken for a later one's.
+        if channel.asked == 0:
+            self._channels.pop(name, None)
+        if self._pubsub is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await self._pubsub.unsubscribe(name)

@@ -1,0 +1,138 @@
+"""Event streams: subscribe, then the log, then live. No hole, no double.
+
+Each yield is a number of whole frames in one piece of bytes.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from api import metrics
+from api.cursor import Cursor
+from api.relay import Relay, Subscription
+from turnpool.errors import TurnpoolError
+from turnpool.events import is_terminal, seq_of, with_id
+from turnpool.redis import is_away
+from turnpool.store import Store
+
+T = TypeVar("T")
+
+# Milliseconds a client waits before it connects again.
+RETRY = b"retry: 1000\n\n"
+PING = b": ping\n\n"
+# Seconds of silence before a ping. Proxies close what is silent for 30 to 60 s.
+PING_SECONDS = 15.0
+# Seconds between tries to read while Redis is away; the stream stays open.
+AWAY_PAUSE = 0.5
+
+
+async def turn_stream(
+    store: Store, relay: Relay, turn_id: str, tenant: str, after: int
+) -> AsyncGenerator[bytes, None]:
+    """Events of a turn with a seq over `after`, to the terminal one."""
+    yield RETRY
+    session_id, _, n = turn_id.rpartition(".")
+    async with relay.subscribe(session_id) as subscription:
+        while True:
+            subscription.catch_up()
+            while frames := await _patiently(lambda: store.frames(turn_id, after)):  # noqa: B023 - awaited at once
+                after = seq_of(frames[-1])
+                yield b"".join(frames)
+                if is_terminal(frames[-1]):
+                    return
+            async for frames in _live(subscription, int(n), after):
+                if not frames:
+                    if subscription.closing or await _gone(store, turn_id, tenant):
+                        yield RETRY
+                        return
+                    yield PING
+                    break
+                after = seq_of(frames[-1])
+                yield b"".join(frames)
+                if is_terminal(frames[-1]):
+                    return
+
+
+async def _live(subscription: Subscription, n: int, after: int) -> AsyncIterator[list[bytes]]:
+    """What comes for turn n, in order; ends where something is missing. Nothing means silence."""
+    while not subscription.behind:
+        taken = await subscription.take(PING_SECONDS)
+        frames = []
+        for number, frame in taken:
+            seq = seq_of(frame)
+            if number != n or seq <= after:
+                continue
+            if seq > after + 1:
+                metrics.CATCH_UPS.labels("gap").inc()
+                subscription.fall_behind()
+                break
+            frames.append(frame)
+            after = seq
+        if frames or not (taken or subscription.behind):
+            yield frames
+
+
+async def session_stream(
+    store: Store, relay: Relay, session_id: str, cursor: Cursor
+) -> AsyncGenerator[bytes, None]:
+    """Events of all turns of a session after the cursor; ends only with the client or the process."""
+    yield RETRY
+    async with relay.subscribe(session_id) as subscription:
+        while not subscription.closing:
+            subscription.catch_up()
+            newest = await _patiently(lambda: store.newest(session_id))
+            for n in cursor.unfinished(newest):
+                turn_id = f"{session_id}.{n}"
+                while frames := await _patiently(lambda: store.frames(turn_id, cursor.seq(n))):  # noqa: B023
+                    yield b"".join(_numbered(cursor, n, frame) for frame in frames)
+                cursor.seen(n)
+            async for piece in _live_session(subscription, cursor):
+                yield piece or PING
+    yield RETRY
+
+
+async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIterator[bytes]:
+    """What comes for any turn, in order; ends where something is missing, or after a silence (no bytes)."""
+    while subscription.live():
+        taken = await subscription.take(PING_SECONDS)
+        frames = []
+        for n, frame in taken:
+            if cursor.missing(n, seq_of(frame)):
+                metrics.CATCH_UPS.labels("gap").inc()
+                subscription.fall_behind()
+                break
+            if cursor.is_next(n, seq_of(frame)):
+                frames.append(_numbered(cursor, n, frame))
+        if frames:
+            yield b"".join(frames)
+        elif not taken and subscription.live():
+            yield b""
+            return
+
+
+def _numbered(cursor: Cursor, n: int, frame: bytes) -> bytes:
+    """The frame with the cursor after it as its id."""
+    cursor.advance(n, seq_of(frame), ended=is_terminal(frame))
+    return with_id(frame, cursor.encode())
+
+
+async def _gone(store: Store, turn_id: str, tenant: str) -> bool:
+    """Whether the log is no more, so that no event will come."""
+    try:
+        await _patiently(lambda: store.check_log(turn_id, tenant))
+    except TurnpoolError:
+        return True
+    return False
+
+
+async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """Read, and again while Redis is away."""
+    while True:
+        try:
+            return await read()
+        except (RedisError, OSError) as error:
+            if not is_away(error):
+                raise
+            await asyncio.sleep(AWAY_PAUSE)

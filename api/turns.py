@@ -1,0 +1,130 @@
+"""Routes of turns."""
+
+import hashlib
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Query, Request, status
+from fastapi.responses import Response
+
+from api import metrics
+from api.context import Context, CurrentContext, Tenant, taking_work
+from api.errors import IdempotencyKeyTooLongError
+from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_json
+from api.sse import sse
+from api.streams import turn_stream
+from api.waiting import wait_for_end
+from turnpool.models import NewTurn, Submitted
+
+router = APIRouter(prefix="/v1", tags=["turns"])
+
+LONGEST_KEY = 255
+# Seconds a GET may wait for a turn's end; proxies give up after about a minute.
+LONGEST_WAIT = 60
+IdempotencyKey = Annotated[str | None, Header(description="Same key, same turn; kept 24 h.")]
+
+
+async def submit(
+    context: Context, tenant: str, session_id: str, body: TurnRequest, key: str | None
+) -> Submitted:
+    """Accept a turn and wake a worker. Raises the errors of Store.submit."""
+    if key is not None and len(key) > LONGEST_KEY:
+        raise IdempotencyKeyTooLongError
+    agent = context.settings.agent_spec(body.agent)
+    canonical = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    submitted = await context.store.submit(
+        NewTurn(
+            session_id=session_id,
+            tenant=tenant,
+            queue=agent.queue,
+            agent=agent.name,
+            input=body.messages(),
+            deadline_seconds=body.deadline_seconds or context.settings.deadline_seconds,
+            params=body.params,
+            metadata=body.metadata,
+            priority=body.priority,
+            on_busy=body.on_busy,
+            idempotency_key=hashlib.sha256(key.encode()).hexdigest() if key else "",
+            body_digest=hashlib.sha256(canonical).hexdigest(),
+        )
+    )
+    if not submitted.replayed:
+        metrics.SUBMITTED.labels(agent.queue).inc()
+    context.wakeups.publish(submitted.woken)
+    return submitted
+
+
+@router.post(
+    "/sessions/{session_id}/turns",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_model=TurnView,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "The stream, if asked for by Accept."}
+    },
+    dependencies=[Depends(taking_work)],
+)
+async def post_turn(
+    context: CurrentContext,
+    tenant: Tenant,
+    request: Request,
+    session_id: SessionId,
+    body: TurnRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Post a turn. With `Accept: text/event-stream` the answer is its stream."""
+    submitted = await submit(context, tenant, session_id, body, idempotency_key)
+    turn_id = submitted.turn_id
+    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
+    if "text/event-stream" in request.headers.get("accept", ""):
+        headers["Location"] = f"/v1/turns/{turn_id}/events"
+        return sse(turn_stream(context.store, context.relay, turn_id, tenant, 0), headers)
+    headers["Location"] = f"/v1/turns/{turn_id}"
+    turn = TurnView.of(await context.store.turn(turn_id, tenant))
+    return as_json(turn, status.HTTP_202_ACCEPTED, headers)
+
+
+@router.get("/sessions/{session_id}/turns")
+async def list_turns(
+    context: CurrentContext,
+    tenant: Tenant,
+    session_id: SessionId,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[int | None, Query(ge=1)] = None,
+) -> TurnList:
+    """List a session's turns, newest first."""
+    await context.store.session(session_id, tenant)
+    turns = await context.store.turns(session_id, limit, cursor)
+    last = int(turns[-1].id.rpartition(".")[2]) if turns else 1
+    return TurnList(
+        turns=[TurnView.of(turn) for turn in turns],
+        next_cursor=str(last) if len(turns) == limit and last > 1 else None,
+    )
+
+
+@router.get("/turns/{turn_id}")
+async def get_turn(
+    context: CurrentContext,
+    tenant: Tenant,
+    turn_id: TurnId,
+    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for its end.")] = 0,
+) -> TurnView:
+    """Get a turn, at once or when it has ended."""
+    turn = await context.store.turn(turn_id, tenant)
+    if wait and not turn.status.terminal:
+        turn = await wait_for_end(context, turn_id, tenant, wait)
+    return TurnView.of(turn)
+
+
+@router.post(
+    "/turns/{turn_id}/cancel",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_model=TurnView,
+    responses={200: {"model": TurnView, "description": "It had ended before."}},
+)
+async def cancel_turn(context: CurrentContext, tenant: Tenant, turn_id: TurnId) -> Response:
+    """Cancel a turn: one that waits at once, one that runs within a second."""
+    cancelled = await context.store.cancel(turn_id, tenant)
+    context.wakeups.publish(cancelled.woken)
+    turn = TurnView.of(await context.store.turn(turn_id, tenant))
+    code = status.HTTP_200_OK if cancelled.state == "ended" else status.HTTP_202_ACCEPTED
+    return as_json(turn, code)

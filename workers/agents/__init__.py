@@ -1,0 +1,25 @@
+"""Loading of agents, and those that come with turnpool."""
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import cast
+
+from turnpool.agent import Agent
+from turnpool.errors import SettingsError
+from turnpool.settings import AgentSpec
+
+
+def load_agents(specs: Iterable[AgentSpec]) -> dict[str, Agent]:
+    """The agents by name. Raises SettingsError for one that cannot be loaded."""
+    return {spec.name: _load(spec) for spec in specs}
+
+
+def _load(spec: AgentSpec) -> Agent:
+    module, _, attribute = spec.target.partition(":")
+    try:
+        agent = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r} cannot be loaded: {error}") from error
+    if not callable(agent):
+        raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r}: {spec.target} is not a function")
+    return cast("Agent", agent)

@@ -1,0 +1,77 @@
+"""`turnpool-worker`: a Celery worker on the asyncio pool."""
+
+import os
+import socket
+import sys
+from functools import partial
+from typing import Any
+
+from celery.signals import worker_shutting_down
+from prometheus_client import start_http_server
+
+from turnpool.errors import SettingsError
+from turnpool.logs import configure, get_logger
+from turnpool.settings import Settings, load_settings
+from turnpool.wakeups import WakeUps
+from workers.agents import load_agents
+from workers.app import make_app, send_wake_up
+from workers.pool import AsyncioPool
+from workers.service import WorkerService
+
+log = get_logger(__name__)
+
+
+def main() -> None:
+    """Run a worker until SIGTERM or SIGINT; exit 0 once it is drained."""
+    settings = load_settings()
+    configure(settings.log_level, "worker")
+    try:
+        sys.exit(run(settings))
+    except SettingsError as error:
+        print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - a line for who started it, not for the log
+        sys.exit(2)
+
+
+def run(settings: Settings) -> int:
+    """Run a worker; gives its exit status. Raises SettingsError for agents that cannot be loaded."""
+    agents = load_agents(settings.agent_specs.values())
+    worker_id = f"{socket.gethostname()}-{os.getpid()}"
+    app = make_app(settings)
+    # Its own app: the worker's connections belong to Celery's main thread.
+    service = WorkerService(settings, agents, worker_id, WakeUps(partial(send_wake_up, make_app(settings))))
+    if settings.metrics_port:
+        _serve_metrics(settings)
+    worker = app.Worker(
+        hostname=f"turnpool@{worker_id}",
+        pool=type("Pool", (AsyncioPool,), {"service": service}),
+        concurrency=settings.concurrency,
+        queues=list(settings.queue_names),
+        loglevel=settings.log_level,
+        quiet=True,
+        without_mingle=True,
+        without_gossip=True,
+    )
+
+    @worker_shutting_down.connect(weak=False)
+    def _(**_: Any) -> None:
+        service.begin_drain()
+        if worker.pool:
+            worker.pool.wake()
+
+    log.info("worker_starts", worker=worker_id, queues=settings.queue_names, agents=list(agents))
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _serve_metrics(settings: Settings) -> None:
+    try:
+        start_http_server(settings.metrics_port, addr=settings.host)
+    except OSError as error:
+        raise SettingsError(
+            f"TURNPOOL_METRICS_PORT: port {settings.metrics_port} cannot be used ({error.strerror}); "
+            "choose another, or 0 for none"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""One attempt at a turn: run the agent, stream what it yields, settle."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from enum import StrEnum
+from typing import TypeVar
+
+import stamina
+from redis.exceptions import RedisError
+
+from turnpool.agent import Agent, Event, ToolCall, ToolResult, Turn, Usage
+from turnpool.errors import LeaseLostError, ProviderError, TransientProviderError, TurnpoolError
+from turnpool.events import members, restarted, tool
+from turnpool.logs import get_logger
+from turnpool.models import Claim, Outcome
+from turnpool.redis import is_away
+from turnpool.states import Status
+from turnpool.store import Held, Store
+from workers.writer import TurnLog, Writer
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+# Seconds an agent gets to clean up after it was cancelled; then the turn goes on without it.
+CLEAN_UP_SECONDS = 1.0
+# Seconds between tries to settle while Redis is away.
+AWAY_PAUSE = 0.1
+# First and longest pause before a provider is asked again, seconds.
+RETRY_FIRST, RETRY_LONGEST = 0.5, 15.0
+# Characters of an exception that the client is told.
+ERROR_CHARACTERS = 500
+
+
+class Stop(StrEnum):
+    """Why an attempt ends before its agent does."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    DRAINED = "drained"
+    DEADLINE = "deadline"
+
+
+class Runner:
+    """One attempt at one turn."""
+
+    def __init__(self, claim: Claim, agent: Agent, store: Store, writer: Writer, retries: int) -> None:
+        turn = claim.turn
+        self.record = turn
+        self._agent = agent
+        self._store = store
+        self._retries = retries
+        self._remaining = claim.remaining_seconds
+        self._usage: dict[str, int] | None = None
+        self._stop: Stop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._log = TurnLog(writer, Held(turn.id, turn.attempt, turn.seq), lambda: self.stop(Stop.LOST))
+        self.turn = Turn(
+            id=turn.id,
+            session_id=turn.session_id,
+            agent=turn.agent,
+            input=turn.input,
+            messages=[*claim.messages, *turn.input],
+            params=turn.params,
+            metadata=turn.metadata,
+            attempt=turn.attempt,
+            record=self._record_step,
+            recorded=claim.steps,
+        )
+
+    def stop(self, why: Stop) -> None:
+        """End the attempt, unless its agent has ended. The first reason counts, but lost is lost."""
+        if why is Stop.LOST or (self._stop is None and not (self._task and self._task.done())):
+            self._stop = why
+        self.turn.stop.set()
+        if self._task:
+            self._task.cancel()
+
+    async def run(self) -> tuple[str, tuple[str, ...]]:
+        """Run to the end: what became of the turn, and the queues to wake."""
+        self._task = asyncio.create_task(self._answer(), name=f"agent {self.record.id}")
+        if self._stop:
+            self._task.cancel()
+        done, _ = await asyncio.wait({self._task}, timeout=self._remaining)
+        if not done:
+            self.stop(Stop.DEADLINE)
+            done, _ = await asyncio.wait({self._task}, timeout=CLEAN_UP_SECONDS)
+        if not done:
+            log.error("agent_ignores_cancel", turn=self.record.id, agent=self.record.agent)
+        return await self._end(self._task)
+
+    async def _answer(self) -> None:
+        """Run the agent; again, with back-off, as long as its provider's errors may pass."""
+        tries = stamina.retry_context(
+            on=_backoff, attempts=self._retries + 1, timeout=None,
+            wait_initial=RETRY_FIRST, wait_max=RETRY_LONGEST,
+        )  # fmt: skip
+        async for attempt in tries:
+            with attempt:
+                if attempt.num > 1 and self._log.output:
+                    self._log.event(restarted("retry", keep=0))
+                    self._log.output = ""
+                self._usage = None
+                await self._consume(self._agent(self.turn))
+
+    async def _consume(self, answer: AsyncIterator[str | Event]) -> None:
+        try:
+            async for item in answer:
+                self._take(item)
+        finally:
+            if isinstance(answer, AsyncGenerator):
+                await answer.aclose()
+
+    def _take(self, item: object) -> None:
+        match item:
+            case "":
+                pass
+            case str():
+                self._log.text(item)
+            case ToolCall() | ToolResult():
+                self._log.event(tool(item))
+            case Usage():
+                self._add_usage(item)
+            case _:
+                msg = f"an agent yields str, ToolCall, ToolResult or Usage, not {type(item).__name__}"
+                raise TypeError(msg)
+
+    def _add_usage(self, usage: Usage) -> None:
+        so_far = self._usage or {"input_tokens": 0, "output_tokens": 0}
+        self._usage = {
+            "input_tokens": so_far["input_tokens"] + usage.input_tokens,
+            "output_tokens": so_far["output_tokens"] + usage.output_tokens,
+        }
+
+    async def _end(self, task: asyncio.Task[None]) -> tuple[str, tuple[str, ...]]:
+        if self._stop is Stop.LOST:
+            return self._lost()
+        if self._stop is Stop.DRAINED:
+            return await self._hand_back()
+        return await self._settle(self._outcome(task))
+
+    def _outcome(self, task: asyncio.Task[None]) -> Outcome:
+        if self._stop is Stop.CANCELLED:
+            return self._cancelled()
+        if self._stop is Stop.DEADLINE:
+            return self._failed("deadline_exceeded", "The turn took longer than its deadline allows.")
+        if task.cancelled():
+            return self._failed("agent_error", "The agent cancelled itself.")
+        if error := task.exception():
+            return self._failed(*_describe(error))
+        return self._completed()
+
+    async def _hand_back(self) -> tuple[str, tuple[str, ...]]:
+        entries = await self._log.close()
+        held = self._log.held
+        return "handed back", await self._insist(lambda: self._store.hand_back(held, entries))
+
+    async def _settle(self, outcome: Outcome) -> tuple[str, tuple[str, ...]]:
+        entries = await self._log.close()
+        held = self._log.held
+        try:
+            woken = await self._insist(lambda: self._store.settle(held, entries, outcome))
+        except LeaseLostError:
+            return self._lost()
+        return outcome.status, woken
+
+    def _lost(self) -> tuple[str, tuple[str, ...]]:
+        log.warning("lease_lost", turn=self.record.id, attempt=self.record.attempt)
+        return "lease lost", ()
+
+    def _completed(self) -> Outcome:
+        output = self._log.output
+        answer = {"role": "assistant", "content": output}
+        fields = members(output=output, usage=self._usage)
+        messages = (*self.record.input, answer)
+        return Outcome(Status.COMPLETED, fields, output, self._usage, messages=messages)
+
+    def _cancelled(self) -> Outcome:
+        output = self._log.output
+        partial = {"role": "assistant", "content": output, "status": "incomplete"}
+        messages = (*self.record.input, partial) if output else ()
+        return Outcome(Status.CANCELLED, members(output=output), output, self._usage, messages=messages)
+
+    def _failed(self, code: str, message: str) -> Outcome:
+        error = members(error={"code": code, "message": message})
+        return Outcome(Status.FAILED, error, self._log.output, self._usage, error=(code, message))
+
+    async def _record_step(self, name: str, result: bytes) -> bytes:
+        return await self._insist(lambda: self._store.record_step(self._log.held, name, result))
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until Redis answers: each of these calls may be repeated."""
+        while True:
+            try:
+                return await call()
+            except (RedisError, OSError) as error:
+                if not is_away(error):
+                    raise
+                log.warning("redis_away", turn=self.record.id, error=str(error))
+                await asyncio.sleep(AWAY_PAUSE)
+
+
+def _backoff(error: Exception) -> bool | float:
+    """Whether to try again, or after how many seconds if the provider said so."""
+    if not isinstance(error, TransientProviderError):
+        return False
+    return True if error.retry_after is None else min(error.retry_after, RETRY_LONGEST)
+
+
+def _describe(error: BaseException) -> tuple[str, str]:
+    """An error's code and message for the client."""
+    if isinstance(error, ProviderError):
+        return error.code, error.message[:ERROR_CHARACTERS]
+    if isinstance(error, TurnpoolError):
+        return error.code, error.message
+    log.error("agent_failed", exc_info=error)
+    return "agent_error", f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]

@@ -1,0 +1,155 @@
+"""What a worker does on its loop: serve wake-ups, and drain in the end."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from turnpool.agent import Agent
+from turnpool.events import members
+from turnpool.logs import get_logger
+from turnpool.models import Claim, Outcome, WorkerInfo
+from turnpool.settings import Settings
+from turnpool.states import Status
+from turnpool.store import Held, Store
+from turnpool.wakeups import WakeUps
+from workers import metrics
+from workers.keeper import Keeper
+from workers.runner import Runner, Stop
+from workers.writer import Writer
+
+log = get_logger(__name__)
+
+
+class WorkerService:
+    """Serves wake-ups for the pool (`workers.pool.Service`)."""
+
+    def __init__(
+        self, settings: Settings, agents: Mapping[str, Agent], worker_id: str, wakeups: WakeUps
+    ) -> None:
+        self._settings = settings
+        self._agents = agents
+        self._id = worker_id
+        self._wakeups = wakeups
+        self._running: dict[str, Runner] = {}
+        self._draining = False
+        self._keeper = Keeper(settings, wakeups, self._state, self._stop_soon)
+
+    async def start(self) -> None:
+        """Connect, begin to write events and to keep leases."""
+        self._loop = asyncio.get_running_loop()
+        self._store = Store.connect(self._settings)
+        self._writer = Writer(self._store, self._settings.flush_ms / 1000)
+        self._writing = asyncio.create_task(self._writer.run(), name="writer")
+        self._idle = asyncio.Event()
+        self._hurry = asyncio.Event()
+        metrics.SLOTS.set(self._settings.concurrency)
+        self._keeper.start()
+
+    async def serve(self, queue: str) -> str:
+        """Serve one wake-up: claim the best ready turn of the queue and run it."""
+        if self._draining:
+            self._wakeups.publish([queue])
+            return "draining"
+        claim, woken = await self._store.claim(queue, self._id)
+        self._wakeups.publish(woken)
+        if claim is None:
+            metrics.EMPTY.labels(queue).inc()
+            return "nothing ready"
+        return f"{claim.turn.id} {await self._run(claim)}"
+
+    async def _run(self, claim: Claim) -> str:
+        turn = claim.turn
+        agent = self._agents.get(turn.agent)
+        if agent is None:
+            return await self._refuse(claim)
+        runner = Runner(claim, agent, self._store, self._writer, self._settings.provider_retries)
+        started = time.monotonic()
+        # A turn that was taken from this very worker may come back to it while its old runner ends.
+        key = f"{turn.id}/{turn.attempt}"
+        self._running[key] = runner
+        metrics.RUNNING.inc()
+        metrics.QUEUE_WAIT.labels(turn.queue).observe(max((turn.started_at or 0) - turn.created_at, 0))
+        if self._draining:
+            runner.stop(Stop.DRAINED)
+        try:
+            result, woken = await runner.run()
+        finally:
+            del self._running[key]
+            metrics.RUNNING.dec()
+            if not self._running:
+                self._idle.set()
+        metrics.ATTEMPTS.labels(turn.queue, result).inc()
+        metrics.RUN_TIME.labels(turn.queue).observe(time.monotonic() - started)
+        self._wakeups.publish(woken)
+        log.info("attempt_ended", turn=turn.id, attempt=turn.attempt, result=result)
+        return result
+
+    async def _refuse(self, claim: Claim) -> str:
+        """Fail a turn whose agent this worker does not have: a difference between API and worker settings."""
+        turn = claim.turn
+        message = f"The worker has no agent {turn.agent!r}; TURNPOOL_AGENTS differs between API and worker."
+        error = {"code": "unknown_agent", "message": message}
+        outcome = Outcome(Status.FAILED, members(error=error), error=(error["code"], message))
+        self._wakeups.publish(await self._store.settle(Held(turn.id, turn.attempt, turn.seq), [], outcome))
+        log.error("unknown_agent", turn=turn.id, agent=turn.agent)
+        return "unknown agent"
+
+    def begin_drain(self) -> None:
+        """Take no more turns. Called from any thread, and from signal handlers."""
+        if not self._draining:
+            self._draining = True
+            self._drain_until = time.monotonic() + self._settings.drain_seconds
+
+    async def drain(self) -> None:
+        """Let running turns end within the grace time, hand back the rest, close."""
+        self.begin_drain()
+        log.info("draining", running=len(self._running), seconds=self._settings.drain_seconds)
+        await self._wait_idle(self._drain_until - time.monotonic())
+        for runner in list(self._running.values()):
+            runner.stop(Stop.DRAINED)
+        await self._wait_idle(None)
+        self._writing.cancel()
+        await asyncio.to_thread(self._keeper.close)
+        await asyncio.to_thread(self._wakeups.close)
+        await self._store.close()
+        log.info("drained")
+
+    def hurry(self) -> None:
+        """End the grace time now. Called from any thread."""
+        self._loop.call_soon_threadsafe(self._hurry.set)
+
+    def info(self) -> dict[str, Any]:
+        """For Flower's pool page."""
+        return {
+            "slots": self._settings.concurrency,
+            "running": len(self._running),
+            "draining": self._draining,
+        }
+
+    async def _wait_idle(self, seconds: float | None) -> None:
+        """Until no turn runs, the time is up, or there is no more time (`hurry`)."""
+        if not self._running or (seconds is not None and seconds <= 0):
+            return
+        self._idle.clear()
+        waits = {asyncio.ensure_future(self._idle.wait())}
+        if seconds is not None:
+            waits.add(asyncio.ensure_future(self._hurry.wait()))
+        _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+
+    def _state(self) -> tuple[WorkerInfo, list[tuple[str, int]]]:
+        # list() of a dict is one step for other threads.
+        runners = list(self._running.values())
+        settings = self._settings
+        info = WorkerInfo(self._id, settings.queue_names, settings.concurrency, len(runners), self._draining)
+        return info, [(runner.record.id, runner.record.attempt) for runner in runners]
+
+    def _stop_soon(self, stop: dict[str, str]) -> None:
+        self._loop.call_soon_threadsafe(self._stop_turns, stop)
+
+    def _stop_turns(self, stop: dict[str, str]) -> None:
+        for runner in list(self._running.values()):
+            if why := stop.get(f"{runner.record.id}/{runner.record.attempt}"):
+                runner.stop(Stop(why))

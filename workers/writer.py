@@ -1,0 +1,164 @@
+"""Writes the events of all turns of a worker: coalesced, in one pipeline per flush.
+
+The first text of a turn goes out at once, so do tool events; then what has come in the flush
+interval goes out as one event. The interval grows with the time a flush takes, so that flushing
+never fills the loop. When Redis is away, what comes is kept and written when it is back.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from turnpool.events import Entry, delta
+from turnpool.logs import get_logger
+from turnpool.redis import is_away
+from turnpool.store import Held, Store
+
+log = get_logger(__name__)
+
+# Of the time, at most a fifth goes to flushing.
+FLUSH_SHARE = 5
+# Seconds. Text never waits longer than this, however great the load.
+LONGEST_INTERVAL = 0.1
+# Seconds between tries while Redis is away.
+AWAY_PAUSE = 0.1
+# Calls in one pipeline; more would hold Redis too long for others.
+PIPELINE_CALLS = 500
+
+
+class TurnLog:
+    """The events of one running turn on their way to the log.
+
+    `output` is the answer so far. `on_lost` is called once the attempt turns out to be stale.
+    """
+
+    def __init__(self, writer: "Writer", held: Held, on_lost: Callable[[], None]) -> None:
+        self.held = held
+        self.output = ""
+        self._writer = writer
+        self._on_lost = on_lost
+        self._entries: list[Entry] = []
+        self._text: list[str] = []
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+        self._first = True
+        self.closed = False
+
+    def text(self, text: str) -> None:
+        """More of the answer."""
+        self.output += text
+        self._text.append(text)
+        self._writer.want(self, now=self._first)
+        self._first = False
+
+    def event(self, entry: Entry) -> None:
+        """An event between the text."""
+        self._seal()
+        self._entries.append(entry)
+        self._writer.want(self, now=True)
+
+    async def close(self) -> list[Entry]:
+        """No more flushes; gives what is not written yet, for the script that ends the turn."""
+        self._writer.forget(self)
+        self.closed = True
+        await self._flushed.wait()
+        return self._take()
+
+    def begin(self) -> tuple[Held, list[Entry]]:
+        """What is to be flushed now."""
+        self._flushed.clear()
+        return self.held, self._take()
+
+    def end(self, count: int, *, holds: bool) -> None:
+        """So many events are written, or the attempt does not hold the turn any more."""
+        self.held = self.held._replace(seq=self.held.seq + count)
+        self._flushed.set()
+        if not holds:
+            self._on_lost()
+
+    def _seal(self) -> None:
+        if self._text:
+            self._entries.append(delta("".join(self._text)))
+            self._text.clear()
+
+    def _take(self) -> list[Entry]:
+        self._seal()
+        entries, self._entries = self._entries, []
+        return entries
+
+
+class Writer:
+    """The one task that flushes."""
+
+    def __init__(self, store: Store, flush_seconds: float) -> None:
+        self._store = store
+        self._shortest = flush_seconds
+        self._interval = flush_seconds
+        # Dicts as ordered sets: what came first goes first.
+        self._urgent: dict[TurnLog, None] = {}
+        self._due: dict[TurnLog, None] = {}
+        self._wake = asyncio.Event()
+
+    def want(self, turn: TurnLog, *, now: bool) -> None:
+        """The turn has something to write, now or within the interval."""
+        if now:
+            self._due.pop(turn, None)
+            self._urgent[turn] = None
+            self._wake.set()
+        elif turn not in self._urgent:
+            if not self._due and not self._urgent:
+                self._wake.set()
+            self._due[turn] = None
+
+    def forget(self, turn: TurnLog) -> None:
+        """The turn ends; its script writes the rest."""
+        self._urgent.pop(turn, None)
+        self._due.pop(turn, None)
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        next_flush = time.monotonic()
+        while True:
+            await self._wait(next_flush)
+            if time.monotonic() >= next_flush:
+                self._urgent.update(self._due)
+                self._due.clear()
+                started = time.monotonic()
+                await self._flush()
+                took = time.monotonic() - started
+                self._interval = min(max(self._shortest, FLUSH_SHARE * took), LONGEST_INTERVAL)
+                next_flush = started + self._interval
+            else:
+                await self._flush()
+
+    async def _wait(self, next_flush: float) -> None:
+        """Until something is urgent, or due and it is time."""
+        while not self._urgent:
+            self._wake.clear()
+            timeout = max(next_flush - time.monotonic(), 0) if self._due else None
+            if timeout == 0:
+                return
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                return
+
+    async def _flush(self) -> None:
+        turns = list(self._urgent)
+        self._urgent.clear()
+        for start in range(0, len(turns), PIPELINE_CALLS):
+            part = [turn for turn in turns[start : start + PIPELINE_CALLS] if not turn.closed]
+            batches = [turn.begin() for turn in part]
+            replies = await self._write(batches)
+            for turn, (_, entries), holds in zip(part, batches, replies, strict=True):
+                turn.end(len(entries), holds=holds)
+
+    async def _write(self, batches: list[tuple[Held, list[Entry]]]) -> list[bool]:
+        while True:
+            try:
+                return await self._store.append(batches)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                log.warning("redis_away", events=len(batches), error=str(error))
+                await asyncio.sleep(AWAY_PAUSE)
