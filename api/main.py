@@ -1,6 +1,7 @@
 """`turnpool-api`: the web process."""
 
 import signal
+import socket
 import sys
 from types import FrameType
 
@@ -22,6 +23,13 @@ BACKLOG = 4096
 class Server(uvicorn.Server):
     """On a signal the streams say good-bye, so that their clients go on elsewhere."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where it listens; with port 0 the system has chosen."""
+        await super().startup(sockets)
+        for server in self.servers:
+            host, port = server.sockets[0].getsockname()[:2]
+            log.info("api_listens", host=host, port=port)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not ready any more, no new streams, the open ones end."""
         app = self.config.app
@@ -35,7 +43,6 @@ def main() -> None:
     settings = load_settings()
     configure(settings.log_level, "api")
     server = Server(_config(settings))
-    log.info("api_starts", host=settings.host, port=settings.port)
     # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -66,7 +66,7 @@ def connect(
         pool = BlockingConnectionPool.from_url(
             url, max_connections=connections, timeout=ANSWER_TIMEOUT, **options
         )
-        return Redis(connection_pool=pool)
+        return Redis.from_pool(pool)
     # redis-py has no types here.
     sentinel: Any = Sentinel(_hosts(parts.netloc), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
     master: Redis = sentinel.master_for(

@@ -30,6 +30,8 @@ def main() -> None:
     configure(settings.log_level, "flower")
     # What was answered well (most of it probes and the page refreshing itself) is not worth a line.
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
+    # It warns four times whenever there is no worker to ask, as at every start.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     default_options.basic_auth = [_credentials()]
     default_options.address = os.environ.get("TURNPOOL_FLOWER_HOST", DEFAULT_HOST)
     default_options.port = _port()

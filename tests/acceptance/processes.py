@@ -1,0 +1,114 @@
+"""A pool of real processes: API and worker, started by their console scripts."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from tests.conftest import wait_until
+from turnpool.settings import Settings
+from turnpool.store import Store
+
+SCRIPTS = Path(sys.executable).parent
+
+P = TypeVar("P", bound="Process")
+
+
+class Process:
+    """One process, its log in a file."""
+
+    def __init__(self, name: str, log: Path, env: dict[str, str]) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self._popen = subprocess.Popen(
+                [SCRIPTS / name], env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._popen.send_signal(number)
+
+    async def exit(self, seconds: float = 20) -> int:
+        """Its exit status, once it has ended."""
+        async with asyncio.timeout(seconds):
+            return await asyncio.to_thread(self._popen.wait)
+
+    def stop(self) -> None:
+        """Make sure it is gone."""
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._popen.wait()
+
+    def events(self) -> list[dict[str, object]]:
+        """The JSON lines of its log so far."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+class Api(Process):
+    """An API process."""
+
+    @property
+    def port(self) -> int:
+        """Its port; 0 until it listens."""
+        for event in self.events():
+            if event["event"] == "api_listens":
+                return int(str(event["port"]))
+        return 0
+
+
+class Pool:
+    """The processes of one test, on one Redis."""
+
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self.folder = folder
+        self.redis_url = redis_url
+        self.store = Store.connect(Settings(redis_url=redis_url))
+        self._processes: list[Process] = []
+
+    async def api(self, **env: str) -> Api:
+        """Start an API process and wait until it listens."""
+        api = self._add(Api("turnpool-api", self._log("api"), self._env(env)))
+
+        async def listens() -> bool:
+            return api.port > 0
+
+        await wait_until(listens, 20)
+        return api
+
+    async def worker(self, *, wait: bool = True, **env: str) -> Process:
+        """Start a worker process and wait until it is known."""
+        worker = self._add(Process("turnpool-worker", self._log("worker"), self._env(env)))
+
+        async def known() -> bool:
+            return any(info.id.endswith(f"-{worker.pid}") for info in await self.store.workers())
+
+        if wait:
+            await wait_until(known, 20)
+        return worker
+
+    async def close(self) -> None:
+        """End all processes."""
+        for process in self._processes:
+            process.stop()
+        await self.store.close()
+
+    def _add(self, process: P) -> P:
+        self._processes.append(process)
+        return process
+
+    def _env(self, env: dict[str, str]) -> dict[str, str]:
+        base = {"REDIS_URL": self.redis_url, "PORT": "0", "METRICS_PORT": "0", **env}
+        return {f"TURNPOOL_{name}": value for name, value in base.items()}
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}-{len(self._processes)}.log"
