@@ -61,7 +61,7 @@ $(STAMPS)/venv:
 		if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then \
-		echo "turnpool needs Python 3.11 or newer; found $$(python3 --version 2>&1 || echo none)." >&2; \
+		echo "turnpool needs Python 3.11 or newer; found $$(python3 --version 2>/dev/null || echo none)." >&2; \
 		exit 1; fi; \
 	if ! "$$python" -m venv --clear $(VENV); then \
 		echo "$$python cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)." >&2; \

@@ -1,4 +1,7 @@
-"""What routes need: settings, store, relay, the caller's tenant."""
+"""What routes need: settings, store, relay, the caller's tenant.
+
+Dependencies are coroutines even where they await nothing: FastAPI runs plain functions in threads.
+"""
 
 import hmac
 from dataclasses import dataclass
@@ -29,20 +32,22 @@ class Context:
         self.draining = True
 
 
-def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> Context:
     """The process's context."""
     context: Context = request.app.state.context
     return context
 
 
+CurrentContext = Annotated[Context, Depends(context_of)]
+
 _bearer = HTTPBearer(auto_error=False, description="A tenant's key; none where TURNPOOL_API_KEYS is empty.")
 
 
-def tenant_of(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+async def tenant_of(
+    context: CurrentContext, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """The caller's tenant. Raises UnauthorizedError."""
-    tenants = context_of(request).settings.tenant_keys
+    tenants = context.settings.tenant_keys
     if not tenants:
         return DEFAULT_TENANT
     given = credentials.credentials if credentials else ""
@@ -53,9 +58,9 @@ def tenant_of(
     return found[0]
 
 
-def taking_work(request: Request) -> None:
+async def taking_work(context: CurrentContext) -> None:
     """Raises DrainingError in a process that drains."""
-    if context_of(request).draining:
+    if context.draining:
         raise DrainingError
 
 
@@ -64,5 +69,4 @@ def same(secret: str, given: str) -> bool:
     return hmac.compare_digest(secret.encode(), given.encode())
 
 
-CurrentContext = Annotated[Context, Depends(context_of)]
 Tenant = Annotated[str, Depends(tenant_of)]

@@ -91,7 +91,7 @@ class TurnRecord:
             attempt=int(text["attempt"]),
             losses=int(text["losses"]),
             seq=int(text["seq"]),
-            input=[orjson.loads(line) for line in text["input"].splitlines()],
+            input=[orjson.loads(line) for line in text["input"].split("\n") if line],
             params=orjson.loads(text["params"]),
             metadata=orjson.loads(text["metadata"]),
             created_at=int(text["created_at"]) / 1000,

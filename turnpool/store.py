@@ -165,8 +165,8 @@ class Store(Reads):
         return _names(reply[1:])
 
     async def hand_back(self, held: Held, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """Give a running turn to the other workers; gives the queues to wake."""
-        return _names([await self._run("hand_back", *held, *_flat(entries))])
+        """Give a running turn to the other workers, or end it if it is cancelled; gives the queues to wake."""
+        return _names([await self._run("hand_back", *held, *self._kept, *_flat(entries))])
 
     async def renew(self, worker: WorkerInfo, held: Iterable[tuple[str, int]]) -> dict[str, str]:
         """Renew the leases of a worker's turns (id, attempt).

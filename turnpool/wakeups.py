@@ -61,9 +61,11 @@ class WakeUps:
 
     def publish(self, queues: Iterable[str]) -> None:
         """Send one wake-up for each queue named, soon."""
-        with self._changed:
-            self._wanted.update(queues)
-            self._changed.notify()
+        wanted = Counter(queues)
+        if wanted:
+            with self._changed:
+                self._wanted.update(wanted)
+                self._changed.notify()
 
     def close(self, timeout: float = 3.0) -> None:
         """Send what is left, then end; wait for that so many seconds at most."""

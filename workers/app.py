@@ -1,6 +1,7 @@
 """The Celery app, and its one task."""
 
 from celery import Celery
+from kombu import Queue
 
 from turnpool.settings import Settings
 from turnpool.wakeups import TASK_NAME, celery_config
@@ -10,6 +11,8 @@ def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
     app = Celery("turnpool", set_as_current=False)
     app.conf.update(celery_config(settings))
+    # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
+    app.conf.task_queues = [Queue(name, routing_key=name, no_ack=True) for name in settings.queue_names]
     app.task(_wake_up, name=TASK_NAME)
     return app
 

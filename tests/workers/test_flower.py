@@ -59,9 +59,7 @@ def wait_until_healthy(url: str) -> None:
 def test_without_a_password_it_does_not_start() -> None:
     """One clear line and status 2."""
     env = {name: value for name, value in os.environ.items() if "TURNPOOL" not in name}
-    result = subprocess.run(
-        [FLOWER], env=env, capture_output=True, text=True, timeout=30, check=False
-    )
+    result = subprocess.run([FLOWER], env=env, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 2
     assert "set TURNPOOL_FLOWER_PASSWORD" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -22,9 +22,7 @@ class PortError(TurnpoolError):
     code = "port_unusable"
 
     def __init__(self, port: int, user: str, option: str, reason: str) -> None:
-        super().__init__(
-            f"Port {port} ({user}) cannot be used: {reason}. Choose another with {option}."
-        )
+        super().__init__(f"Port {port} ({user}) cannot be used: {reason}. Choose another with {option}.")
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,7 @@ def has_worker(pool_url: str, api_key: str | None) -> bool:
         return False
     if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return True
-    return response.is_success and any(
-        not worker["draining"] for worker in response.json()["workers"]
-    )
+    return response.is_success and any(not worker["draining"] for worker in response.json()["workers"])
 
 
 def _get(url: str, headers: dict[str, str] | None = None) -> httpx.Response | None:

@@ -26,7 +26,8 @@ def turns(
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
-    table = Table("turn", "status", "agent", "attempt", "posted", "seconds", "answer")
+    table = Table("turn", "status", "agent", "attempt", "posted", "seconds")
+    table.add_column("answer", no_wrap=True, overflow="ellipsis")
     for turn in answer["turns"]:
         table.add_row(
             Text(turn["id"]),

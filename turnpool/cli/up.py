@@ -1,40 +1,14 @@
 """`turnpool up`: Valkey, a model, the API, a worker and Flower with one command."""
 
-import fcntl
-import os
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.text import Text
 
-from turnpool.cli.parts import Options, Part, Plan, check_ports, make_plan
 from turnpool.errors import TurnpoolError
-from turnpool.settings import read_settings
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from turnpool.cli.supervisor import Supervisor
-
-START_SECONDS = 60.0  # 4 s are usual; a busy machine and a long append-only file take more
-SERVICE_EXTRA_SECONDS = 5.0  # beyond the drain time, which the worker keeps by itself
-BASE_SECONDS = 10.0  # Valkey writes its last second of data
 NEEDED = {"honcho": "local", "fastapi": "api", "celery": "workers"}  # a module of each extra
-
-
-class NotReadyError(TurnpoolError):
-    """A process runs but does not get ready."""
-
-    code = "not_ready"
 
 
 def up(  # noqa: PLR0913 - one parameter per option
@@ -43,9 +17,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         str, typer.Option(envvar="TURNPOOL_HOST", help="Where the API and Flower listen.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="TURNPOOL_PORT", help="Port of the API.")] = 8000,
-    flower_port: Annotated[
-        int, typer.Option(envvar="TURNPOOL_FLOWER_PORT", help="Port of Flower.")
-    ] = 5555,
+    flower_port: Annotated[int, typer.Option(envvar="TURNPOOL_FLOWER_PORT", help="Port of Flower.")] = 5555,
     metrics_port: Annotated[
         int, typer.Option(envvar="TURNPOOL_METRICS_PORT", help="Port of the worker's metrics.")
     ] = 9808,
@@ -62,7 +34,10 @@ def up(  # noqa: PLR0913 - one parameter per option
     TURNPOOL_LLM_BASE_URL no model.
     """
     _check_installed()
-    read_settings()
+    # The parts behind it are optional extras, and too slow to load for the other commands.
+    from turnpool.cli.parts import Options  # noqa: PLC0415
+    from turnpool.cli.running import run  # noqa: PLC0415
+
     options = Options(
         host=host,
         port=port,
@@ -73,108 +48,10 @@ def up(  # noqa: PLR0913 - one parameter per option
         data=data,
         simulated=simulated,
     )
-    with _own(data):
-        plan = make_plan(options, os.environ)
-        check_ports(plan.parts)
-        _run(plan, options)
-
-
-def _run(plan: Plan, options: Options) -> None:
-    from turnpool.cli.supervisor import Supervisor  # noqa: PLC0415 - part of an optional extra
-
-    console = Console(highlight=False)
-    supervisor = Supervisor(sys.stdout, [part.name for part in plan.parts])
-    stop = _StopRequests()
-    if plan.note:
-        supervisor.say(plan.note)
-    try:
-        _start(supervisor, [part for part in plan.parts if part.base], plan, stop)
-        _start(supervisor, [part for part in plan.parts if not part.base], plan, stop)
-        if not stop.requested:
-            console.print(_welcome(plan, options), soft_wrap=True)
-        while not stop.requested:
-            supervisor.watch()
-    finally:
-        _end(supervisor, plan, stop)
-
-
-def _start(supervisor: "Supervisor", parts: list[Part], plan: Plan, stop: "_StopRequests") -> None:
-    for part in parts:
-        if stop.requested:
-            return
-        supervisor.start(part.name, part.command, plan.env)
-    waiting = list(parts)
-    until = time.monotonic() + START_SECONDS
-    while waiting and not stop.requested:
-        supervisor.watch()
-        waiting = [part for part in waiting if not part.ready()]
-        if waiting and time.monotonic() > until:
-            names = ", ".join(part.name for part in waiting)
-            raise NotReadyError(
-                f"Not ready after {START_SECONDS:.0f} s: {names}; the reason should be above."
-            )
-
-
-def _end(supervisor: "Supervisor", plan: Plan, stop: "_StopRequests") -> None:
-    """End the services first, so that the turns they hand back are still written."""
-    stop.ending = True
-    supervisor.say("stopping; running turns get their time, a second Ctrl-C cuts it short")
-    patience = float(plan.env["TURNPOOL_DRAIN_SECONDS"]) + SERVICE_EXTRA_SECONDS
-    services = [part.name for part in plan.parts if not part.base]
-    supervisor.end(services, patience, hurry=lambda: stop.again)
-    base = [part.name for part in plan.parts if part.base]
-    supervisor.end(base, BASE_SECONDS, hurry=lambda: False)
-
-
-class _StopRequests:
-    """Notes the signals that ask to stop, and whether one more came while stopping."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.ending = False
-        self.again = False
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, self._handle)
-
-    def _handle(self, _signum: int, _frame: "FrameType | None") -> None:
-        self.again = self.ending
-        self.requested = True
+    run(options)
 
 
 def _check_installed() -> None:
     missing = sorted({extra for module, extra in NEEDED.items() if find_spec(module) is None})
     if missing:
         raise TurnpoolError(f"turnpool up needs more: pip install 'turnpool[{','.join(missing)}]'")
-
-
-@contextmanager
-def _own(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two Valkeys on one append-only file would ruin it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        raise TurnpoolError(
-            f"Another turnpool up uses {folder}: end it, or choose another folder with --data."
-        ) from None
-
-
-def _welcome(plan: Plan, options: Options) -> RenderableType:
-    address = f"localhost:{options.port}"
-    user, password = (plan.env[f"TURNPOOL_FLOWER_{name}"] for name in ("USER", "PASSWORD"))
-    lines = [
-        f"API     http://{address}  (described at http://{address}/docs)",
-        f"Flower  http://localhost:{options.flower_port}  user {user}, password {password}",
-        f"Model   {plan.model}",
-        f"Data    {options.data}",
-        "",
-        "Ctrl-C ends all. Ask it something with `turnpool chat`, or:",
-    ]
-    # Outside of the frame and on one line, so that it can be copied.
-    curl = (
-        "curl -N -H 'Accept: text/event-stream' -H 'Content-Type: application/json' "
-        f"""-d '{{"input":"Why is the sea salty?"}}' {address}/v1/sessions/demo/turns\n"""
-    )
-    return Group(Panel.fit(Text("\n".join(lines)), title="turnpool is up"), Text(curl))

@@ -9,7 +9,5 @@ if redis.call('EXISTS', session) == 1 then return 0 end
 redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', a.metadata)
 redis.call('EXPIRE', session, a.session_ttl)
 redis.call('ZADD', key_sessions(a.tenant), now, a.id)
-if redis.call('TTL', key_sessions(a.tenant)) < tonumber(a.session_ttl) then
-  redis.call('EXPIRE', key_sessions(a.tenant), a.session_ttl)
-end
+live(key_sessions(a.tenant), a.session_ttl)
 return now

@@ -9,7 +9,7 @@ local ended, woken = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_deadlines(a.queue), '-inf', now, 'LIMIT', 0, 100)) do
   local turn = load_turn(id)
   if not turn or turn.status ~= 'queued' then
-    redis.call('ZREM', key_deadlines(a.queue), id)
+    leave_line({id = id, queue = a.queue})
   else
     local queue = fail(turn, turn.attempt == '0' and 'expired' or 'deadline_exceeded',
       'The deadline passed while the turn waited.', kept)

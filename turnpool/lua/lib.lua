@@ -54,6 +54,11 @@ local function holds(turn, attempt)
   return turn and turn.status == 'in_progress' and turn.attempt == attempt
 end
 
+-- Let a key live at least so long: another turn may need it longer than this one.
+local function live(key, seconds)
+  if redis.call('TTL', key) < tonumber(seconds) then redis.call('EXPIRE', key, seconds) end
+end
+
 -- Make a turn ready. A tenant that comes back after a pause starts at the queue's virtual time
 -- (start-time fair queueing, Goyal, Vin, Cheng 1996): a pause earns no credit.
 local function make_ready(turn)
@@ -160,7 +165,7 @@ local function finish(turn, status, fields, kept, messages)
   redis.call('EXPIRE', key_steps(turn.id), kept.log)
   redis.call('EXPIRE', key_turn(turn.id), kept.session + kept.log)
   -- A minute more than the turn's own, so that the number is not given again while the turn is known.
-  redis.call('EXPIRE', key_counter(turn.session), kept.session + kept.log + 60)
+  live(key_counter(turn.session), kept.session + kept.log + 60)
   if redis.call('HGET', key_session(turn.session), 'head') ~= turn.id then
     -- It waited behind another, or its session was deleted.
     redis.call('LREM', key_pending(turn.session), 1, turn.id)

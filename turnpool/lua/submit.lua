@@ -24,14 +24,20 @@ if a.idempotency_key ~= '' then
   end
 end
 
+local reply = {'accepted', '', now}
 local head = redis.call('HGET', session, 'head')
+if head and redis.call('EXISTS', key_turn(head)) == 0 then
+  -- It waited so long for a worker that it is forgotten; those behind it go on.
+  local queue = promote(a.session_id)
+  if queue ~= '' then table.insert(reply, queue) end
+  head = redis.call('HGET', session, 'head')
+end
 if head and a.on_busy == 'reject' then return {'session_busy', head} end
 if redis.call('ZCARD', key_queued(a.queue)) >= tonumber(a.max_queued) then return {'queue_full'} end
 if a.on_busy ~= 'interrupt' and redis.call('LLEN', pending) >= tonumber(a.max_session_queued) then
   return {'session_full'}
 end
 
-local reply = {'accepted', '', now}
 if head and a.on_busy == 'interrupt' then
   -- First those behind the head, so that none of them takes its place.
   for _, id in ipairs(redis.call('LRANGE', pending, 0, -1)) do stop(load_turn(id), kept) end
@@ -42,7 +48,7 @@ end
 -- All of the session lives at least until the turn must have ended, then its own time.
 local life = math.ceil(a.deadline / 1000) + kept.session + kept.log
 local n = redis.call('INCR', key_counter(a.session_id))
-redis.call('EXPIRE', key_counter(a.session_id), life + 60)
+live(key_counter(a.session_id), life + 60)
 local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tenant = a.tenant, weight = a.weight,
   queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, seq = 0,
   input = a.input, params = a.params, metadata = a.metadata, created_at = now, queued_at = now,
@@ -58,7 +64,7 @@ redis.call('EXPIRE', key_turn(turn.id), life)
 if not owner then redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', '{}') end
 redis.call('ZADD', key_sessions(a.tenant), now, a.session_id)
 redis.call('ZREMRANGEBYSCORE', key_sessions(a.tenant), '-inf', now - life * 1000)
-redis.call('EXPIRE', key_sessions(a.tenant), life)
+live(key_sessions(a.tenant), life)
 if a.idempotency_key ~= '' then redis.call('SET', remembered, a.body_digest .. ' ' .. turn.id, 'EX', 86400) end
 
 wait_in_line(turn)
@@ -69,7 +75,7 @@ else
   make_ready(turn)
   table.insert(reply, a.queue)
 end
-for _, key in ipairs({session, pending, key_messages(a.session_id)}) do redis.call('EXPIRE', key, life) end
+for _, key in ipairs({session, pending, key_messages(a.session_id)}) do live(key, life) end
 redis.call('EXPIRE', key_service(a.queue), life)
 emit(turn, 'turn.queued', ',"position":' .. position)
 redis.call('EXPIRE', key_log(turn.id), life)

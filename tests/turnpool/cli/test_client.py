@@ -15,9 +15,7 @@ START = (event(1, "queued", position=0), event(2, "in_progress", worker="w"), de
 END = (delta(4, "b "), event(5, "completed", output="a b "))
 
 
-def call(
-    urls: list[str], use: Callable[[Client], Awaitable[T]], *, give_up_seconds: float = 5
-) -> T:
+def call(urls: list[str], use: Callable[[Client], Awaitable[T]], *, give_up_seconds: float = 5) -> T:
     """Use a client and close it."""
 
     async def run() -> T:

@@ -70,9 +70,7 @@ def test_without_a_model_answers_are_simulated_and_it_says_so(
     plan = make_plan(options, {})
     assert "model" not in [part.name for part in plan.parts]
     assert plan.env["TURNPOOL_AGENTS"].startswith("chat=workers.agents.simulated:agent,")
-    assert plan.note == (
-        "No local model: the package xllamacpp is not installed. Answers are simulated."
-    )
+    assert plan.note == ("No local model: the package xllamacpp is not installed. Answers are simulated.")
 
 
 def test_simulated_can_be_chosen(options: Options) -> None:
@@ -103,6 +101,5 @@ def test_a_busy_port_is_named_with_the_option_that_changes_it(options: Options) 
         with pytest.raises(PortError) as raised:
             check_ports(tuple(part for part in plan.parts if part.name == "flower"))
     assert raised.value.message == (
-        f"Port {port} (flower) cannot be used: address already in use. "
-        "Choose another with --flower-port."
+        f"Port {port} (flower) cannot be used: address already in use. Choose another with --flower-port."
     )

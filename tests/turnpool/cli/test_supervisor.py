@@ -11,9 +11,7 @@ import pytest
 from turnpool.cli.supervisor import ChildEndedError, Supervisor
 
 OBEDIENT = "import signal; print('ready', flush=True); signal.pause()"
-STUBBORN = (
-    "import signal; signal.signal(15, print); print('ready', flush=True)\nwhile 1: signal.pause()"
-)
+STUBBORN = "import signal; signal.signal(15, print); print('ready', flush=True)\nwhile 1: signal.pause()"
 
 
 def start(supervisor: Supervisor, name: str, code: str) -> None:

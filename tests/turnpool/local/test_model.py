@@ -67,8 +67,7 @@ def test_it_streams_an_answer_and_ends_at_once(
         for line in response.iter_lines():
             if line.startswith("data: {"):
                 texts += [
-                    choice["delta"].get("content") or ""
-                    for choice in orjson.loads(line[6:])["choices"]
+                    choice["delta"].get("content") or "" for choice in orjson.loads(line[6:])["choices"]
                 ]
     assert 20 < len([text for text in texts if text]) <= model.ANSWER_TOKENS
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, trust_env=False) as response:

@@ -1,0 +1,164 @@
+"""Taking turns (`lua/claim.lua`)."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from tests.turnpool.scripts.kit import (
+    HELLO,
+    MakeTurn,
+    completed,
+    events,
+    kinds,
+    lose,
+    pass_deadline,
+    record,
+    server_ms,
+    take,
+)
+from turnpool import keys
+from turnpool.settings import Settings
+from turnpool.states import Status
+from turnpool.store import Held, Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nothing_ready_gives_none(store: Store) -> None:
+    """A wake-up that finds no turn is harmless."""
+    assert await store.claim("turns", "w1") == (None, ())
+
+
+async def test_a_claim_counts_the_attempt_and_sets_the_lease(store: Store, new_turn: MakeTurn) -> None:
+    """The turn runs: attempt, worker, start, lease of the settings' length, no longer in line."""
+    await store.submit(new_turn())
+    before = await server_ms(store)
+    claim, woken = await store.claim("turns", "w1")
+    after = await server_ms(store)
+    assert claim is not None
+    assert woken == ()
+    turn = claim.turn
+    assert (turn.id, turn.attempt, turn.status, turn.worker) == ("s.1", 1, Status.IN_PROGRESS, "w1")
+    assert turn == await record(store, "s.1")
+    assert turn.started_at is not None
+    assert before <= turn.started_at * 1000 <= after
+    assert claim.remaining_seconds == pytest.approx(60, abs=0.5)
+    lease = await store.redis.zscore(keys.leases(store.prefix, "turns"), "s.1")
+    assert before + 500 <= lease <= after + 500
+    assert ((await store.queue_state("turns")).queued, (await store.queue_state("turns")).running) == (0, 1)
+    assert (await events(store, "s.1"))[1]["worker"] == "w1"
+
+
+async def test_a_second_claim_finds_nothing(store: Store, new_turn: MakeTurn) -> None:
+    """A running turn is nobody else's, nor is the one behind it, nor another queue's."""
+    await store.submit(new_turn())
+    await store.submit(new_turn())
+    await take(store)
+    assert (await store.claim("turns", "w2"))[0] is None
+    assert (await store.claim("other", "w2"))[0] is None
+
+
+async def test_a_claim_brings_the_messages_and_the_recorded_steps(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """A worker gets all it needs in one round trip: earlier messages, and what earlier attempts recorded."""
+    await store.submit(new_turn())
+    await store.settle(await take(store), [], completed("first"))
+    await store.submit(new_turn())
+    held = await take(store)
+    await store.record_step(held, "look up", b'{"found":1}')
+    await lose(store, held)
+    claim, _ = await store.claim("turns", "w2")
+    assert claim is not None
+    assert claim.messages == [
+        {"turn_id": "s.1"} | HELLO,
+        {"turn_id": "s.1", "role": "assistant", "content": "first"},
+    ]
+    assert claim.steps == {"look up": b'{"found":1}'}
+    assert (claim.turn.attempt, claim.turn.losses) == (2, 1)
+
+
+async def test_a_turn_past_its_deadline_fails_and_the_next_is_taken(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """What waited too long fails with `expired`; its session's next turn wakes a worker."""
+    for session in ("late", "fresh", "late"):
+        await store.submit(new_turn(session))
+    await pass_deadline(store, "late.1")
+    claim, woken = await store.claim("turns", "w1")
+    assert claim is not None
+    assert (claim.turn.id, woken) == ("fresh.1", ("turns",))
+    turn = await record(store, "late.1")
+    assert (turn.status, turn.error and turn.error["code"]) == (Status.FAILED, "expired")
+    assert await kinds(store, "late.1") == ["turn.queued", "turn.failed"]
+    assert (await take(store)).turn_id == "late.2"
+
+
+async def test_a_turn_that_has_run_fails_with_deadline_exceeded(store: Store, new_turn: MakeTurn) -> None:
+    """Expired is for turns that never ran."""
+    await store.submit(new_turn())
+    await lose(store, await take(store))
+    await pass_deadline(store, "s.1")
+    assert (await store.claim("turns", "w1"))[0] is None
+    turn = await record(store, "s.1")
+    assert turn.error is not None
+    assert turn.error["code"] == "deadline_exceeded"
+
+
+async def test_a_turn_whose_hash_is_gone_is_passed_over(store: Store, new_turn: MakeTurn) -> None:
+    """An index entry without its turn does not stop the queue."""
+    await store.submit(new_turn("a"))
+    await store.submit(new_turn("b"))
+    await store.redis.delete(keys.turn(store.prefix, "a.1"))
+    assert (await take(store)).turn_id == "b.1"
+
+
+async def test_racing_workers_take_each_turn_once(settings: Settings, new_turn: MakeTurn) -> None:
+    """Many workers on connections of their own: every turn is claimed exactly once, in attempt 1."""
+    stores = [Store.connect(settings) for _ in range(8)]
+    for n in range(100):
+        await stores[0].submit(new_turn(f"s{n}", tenant=f"t{n % 7}"))
+
+    async def claim_all(worker: int) -> list[tuple[str, int]]:
+        taken = []
+        while claim := (await stores[worker % 8].claim("turns", f"w{worker}"))[0]:
+            taken.append((claim.turn.id, claim.turn.attempt))
+        return taken
+
+    taken = await asyncio.gather(*map(claim_all, range(32)))
+    assert sum(1 for turns in taken if turns) > 1
+    assert Counter(pair for turns in taken for pair in turns) == {(f"s{n}.1", 1): 1 for n in range(100)}
+    for store in stores:
+        await store.close()
+
+
+async def test_racing_workers_never_run_two_turns_of_a_session(
+    settings: Settings, new_turn: MakeTurn
+) -> None:
+    """Workers that claim and settle as fast as they can keep each session's order."""
+    stores = [Store.connect(settings) for _ in range(8)]
+    for n in range(60):
+        await stores[0].submit(new_turn(f"s{n % 3}"))
+    running: Counter[str] = Counter()
+    order: dict[str, list[int]] = {"s0": [], "s1": [], "s2": []}
+    left = 60
+
+    async def work(store: Store) -> None:
+        nonlocal left
+        while left:
+            claim, _ = await store.claim("turns", "w")
+            if claim is None:
+                continue
+            session = claim.turn.session_id
+            running[session] += 1
+            assert running[session] == 1
+            order[session].append(int(claim.turn.id.rpartition(".")[2]))
+            running[session] -= 1
+            left -= 1
+            await store.settle(Held(claim.turn.id, claim.turn.attempt, claim.turn.seq), [], completed())
+
+    await asyncio.gather(*map(work, stores))
+    assert order == {f"s{k}": list(range(1, 21)) for k in range(3)}
+    for store in stores:
+        await store.close()
