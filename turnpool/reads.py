@@ -17,6 +17,9 @@ from turnpool.models import QueueState, SessionRecord, TurnRecord, WorkerInfo
 LOG_PAGE = 500
 """Events read from a log at once: a slow client then costs at most some 100 KB."""
 
+MOST_SKIPPED = 2**31
+"""More sessions than this are not of one millisecond, and Redis takes no larger number everywhere."""
+
 
 class BadCursorError(TurnpoolError):
     """A list's cursor is not one that the API gave."""
@@ -161,6 +164,8 @@ def _next_cursor(found: list[tuple[bytes, float]], top: str, skip: int) -> str:
 def _decode_cursor(cursor: str) -> tuple[str, int]:
     try:
         score, skip = orjson.loads(base64.urlsafe_b64decode(cursor))
+        if not 0 <= skip <= MOST_SKIPPED:
+            raise BadCursorError
         return repr(float(score)), int(skip)
     except (binascii.Error, ValueError, TypeError):
         raise BadCursorError from None

@@ -59,9 +59,7 @@ async def test_a_second_claim_finds_nothing(store: Store, new_turn: MakeTurn) ->
     assert (await store.claim("other", "w2"))[0] is None
 
 
-async def test_a_claim_brings_the_messages_and_the_recorded_steps(
-    store: Store, new_turn: MakeTurn
-) -> None:
+async def test_a_claim_brings_the_messages_and_the_recorded_steps(store: Store, new_turn: MakeTurn) -> None:
     """A worker gets all it needs in one round trip: earlier messages, and what earlier attempts recorded."""
     await store.submit(new_turn())
     await store.settle(await take(store), [], completed("first"))
@@ -79,9 +77,7 @@ async def test_a_claim_brings_the_messages_and_the_recorded_steps(
     assert (claim.turn.attempt, claim.turn.losses) == (2, 1)
 
 
-async def test_a_turn_past_its_deadline_fails_and_the_next_is_taken(
-    store: Store, new_turn: MakeTurn
-) -> None:
+async def test_a_turn_past_its_deadline_fails_and_the_next_is_taken(store: Store, new_turn: MakeTurn) -> None:
     """What waited too long fails with `expired`; its session's next turn wakes a worker."""
     for session in ("late", "fresh", "late"):
         await store.submit(new_turn(session))

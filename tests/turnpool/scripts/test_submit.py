@@ -45,7 +45,12 @@ async def test_everything_posted_is_stored(store: Store, new_turn: MakeTurn) -> 
     new = new_turn(params={"a": [1, None]}, metadata={"b": "ü"}, priority=3, agent="chat")
     await store.submit(new)
     turn = await record(store, "s.1")
-    assert (turn.params, turn.metadata, turn.priority, turn.agent) == ({"a": [1, None]}, {"b": "ü"}, 3, "chat")
+    assert (turn.params, turn.metadata, turn.priority, turn.agent) == (
+        {"a": [1, None]},
+        {"b": "ü"},
+        3,
+        "chat",
+    )
     assert (turn.status, turn.attempt, turn.losses, turn.input) == (Status.QUEUED, 0, 0, new.input)
     assert turn.deadline_at - turn.created_at == pytest.approx(60)
     assert (turn.started_at, turn.ended_at, turn.worker, turn.output, turn.error) == (None,) * 5
@@ -71,9 +76,7 @@ async def test_position_counts_what_is_ahead(store: Store, new_turn: MakeTurn) -
     assert (await events(store, "s.2"))[0]["position"] == 1
 
 
-async def test_reject_refuses_a_turn_while_another_has_not_ended(
-    store: Store, new_turn: MakeTurn
-) -> None:
+async def test_reject_refuses_a_turn_while_another_has_not_ended(store: Store, new_turn: MakeTurn) -> None:
     """on_busy reject names the turn that is in the way, and nothing is queued."""
     await store.submit(new_turn())
     with pytest.raises(SessionBusyError) as raised:

@@ -1,0 +1,137 @@
+"""Creating and deleting sessions (`lua/create_session.lua`, `lua/delete_session.lua`), and listing them."""
+
+import pytest
+
+from tests.turnpool.scripts.kit import MakeTurn, completed, contents, kinds, lose, record, take, worker_info
+from turnpool import keys
+from turnpool.errors import SessionExistsError, SessionNotFoundError, TurnNotFoundError
+from turnpool.reads import BadCursorError
+from turnpool.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_created_session_is_there(store: Store) -> None:
+    """It has its tenant and metadata, no turn, and its time to live."""
+    await store.create_session("s", "default", {"topic": "sea"})
+    session = await store.session("s", "default")
+    assert (session.id, session.tenant, session.metadata) == ("s", "default", {"topic": "sea"})
+    assert session.active_turn is None
+    assert session.created_at == pytest.approx((await store.redis.time())[0], abs=2)
+    assert 3590 < await store.redis.ttl(keys.session(store.prefix, "s")) <= 3600
+
+
+async def test_a_session_is_created_once(store: Store) -> None:
+    """Nobody, not even another tenant, creates it again."""
+    await store.create_session("s", "default", {"a": 1})
+    for tenant in ("default", "other"):
+        with pytest.raises(SessionExistsError):
+            await store.create_session("s", tenant, {})
+    assert (await store.session("s", "default")).metadata == {"a": 1}
+    with pytest.raises(SessionNotFoundError):
+        await store.session("s", "other")
+
+
+async def test_a_turn_goes_into_a_created_session(store: Store, new_turn: MakeTurn) -> None:
+    """The first turn keeps the session's metadata and is its active turn."""
+    await store.create_session("s", "default", {"a": 1})
+    await store.submit(new_turn())
+    session = await store.session("s", "default")
+    assert (session.metadata, session.active_turn) == ({"a": 1}, "s.1")
+
+
+async def test_a_deleted_session_is_gone_with_its_turns(store: Store, new_turn: MakeTurn) -> None:
+    """Messages, ended and waiting turns and their logs go; listeners are told of the cancelled ones."""
+    await store.submit(new_turn())
+    await store.settle(await take(store), [], completed())
+    await store.submit(new_turn())
+    await store.submit(new_turn())
+    async with store.listening() as pubsub:
+        await pubsub.subscribe(keys.events(store.prefix, "s"))
+        await pubsub.get_message(timeout=5)
+        await store.delete_session("s", "default")
+        heard = [(await pubsub.get_message(timeout=5))["data"].split(b"\n")[:2] for _ in range(2)]
+    assert heard == [[b"3 id: 2", b"event: turn.cancelled"], [b"2 id: 2", b"event: turn.cancelled"]]
+    with pytest.raises(SessionNotFoundError):
+        await store.session("s", "default")
+    for n in (1, 2, 3):
+        with pytest.raises(TurnNotFoundError):
+            await record(store, f"s.{n}")
+        assert await store.frames(f"s.{n}", 0) == []
+    assert await contents(store) == []
+    assert (await store.queue_state("turns")).queued == 0
+    assert (await store.claim("turns", "w"))[0] is None
+    assert await store.sessions("default", 10, None) == ([], None)
+
+
+async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None:
+    """Another tenant's, and an unknown session are not found; nothing happens to them."""
+    await store.submit(new_turn())
+    for session, tenant in (("s", "other"), ("unknown", "default")):
+        with pytest.raises(SessionNotFoundError):
+            await store.delete_session(session, tenant)
+    assert (await take(store)).turn_id == "s.1"
+
+
+async def test_a_running_turn_is_stopped_and_writes_nothing_into_a_new_session(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """After a delete no turn number comes twice, and the old turn's end changes nothing of the new session."""
+    await store.submit(new_turn())
+    old = await take(store)
+    await store.delete_session("s", "default")
+    assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
+    assert (await store.submit(new_turn())).turn_id == "s.2"
+    assert (await store.submit(new_turn())).turn_id == "s.3"
+    assert await store.settle(old, [], completed("old")) == ()
+    assert await contents(store) == []
+    assert await store.unfinished("s") == [2, 3]
+    new = await take(store)
+    assert new.turn_id == "s.2"
+    await store.settle(new, [], completed("new"))
+    assert await contents(store) == ["hello", "new"]
+    assert (await kinds(store, "s.1"))[-1] == "turn.completed"
+
+
+async def test_the_running_turn_of_a_deleted_session_ends_if_its_worker_dies(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """It is not run again, and leaves nothing in a new session."""
+    await store.submit(new_turn())
+    old = await take(store)
+    await store.delete_session("s", "default")
+    await store.submit(new_turn(tenant="other"))
+    assert (await lose(store, old)).ended == ("s.1",)
+    assert await contents(store) == []
+    assert (await take(store)).turn_id == "s.2"
+
+
+async def test_a_tenant_lists_its_own_sessions_page_by_page(store: Store, new_turn: MakeTurn) -> None:
+    """The last used comes first, each comes once, and no other tenant's comes."""
+    for n in range(7):
+        await store.create_session(f"s{n}", "default", {})
+        await store.create_session(f"x{n}", "other", {})
+    # Several in the same millisecond: a page must be able to end between them.
+    same = {f"s{n}": 5.0 for n in (2, 3, 4, 5)} | {"s0": 9.0, "s1": 8.0, "s6": 1.0}
+    await store.redis.zadd(keys.sessions(store.prefix, "default"), same)
+    for limit in (1, 2, 3, 7, 10):
+        listed: list[str] = []
+        cursor: str | None = None
+        while True:
+            page, cursor = await store.sessions("default", limit, cursor)
+            listed += [session.id for session in page]
+            if cursor is None:
+                break
+        assert listed == ["s0", "s1", "s5", "s4", "s3", "s2", "s6"], limit
+    await store.submit(new_turn("s6"))
+    assert (await store.sessions("default", 1, None))[0][0].id == "s6"
+
+
+@pytest.mark.parametrize(
+    "cursor", ["?", "ü", "MQ==", "WzFd", "W251bGwsMV0=", "WzEsLTFd", "WzEsMWUzMF0=", "WzFlMzA5LDFd"]
+)
+async def test_a_wrong_cursor_is_refused(store: Store, cursor: str) -> None:
+    """No base64, no JSON, no pair, no numbers, numbers that Redis can't take: one clear error."""
+    await store.create_session("s", "default", {})
+    with pytest.raises(BadCursorError):
+        await store.sessions("default", 1, cursor)

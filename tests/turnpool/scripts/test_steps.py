@@ -1,0 +1,37 @@
+"""Recording steps (`lua/record_step.lua`)."""
+
+import pytest
+
+from tests.turnpool.scripts.kit import MakeTurn, completed, lose, take
+from turnpool import keys
+from turnpool.errors import LeaseLostError
+from turnpool.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_first_result_stands(store: Store, new_turn: MakeTurn) -> None:
+    """A step that is recorded twice keeps its first result, and both callers get it."""
+    await store.submit(new_turn())
+    held = await take(store)
+    assert await store.record_step(held, "a", b"1") == b"1"
+    assert await store.record_step(held, "a", b"2") == b"1"
+    assert await store.record_step(held, "b", b"\xff\x00") == b"\xff\x00"
+    assert await store.redis.ttl(keys.steps(store.prefix, "s.1")) > 600
+
+
+async def test_a_stale_attempt_records_nothing(store: Store, new_turn: MakeTurn) -> None:
+    """Who lost the turn can't set what the next attempt is given; nor can anyone after its end."""
+    await store.submit(new_turn())
+    stale = await take(store)
+    await lose(store, stale)
+    with pytest.raises(LeaseLostError):
+        await store.record_step(stale, "a", b"stale")
+    held = await take(store, "w2")
+    with pytest.raises(LeaseLostError):
+        await store.record_step(stale, "a", b"stale")
+    assert await store.record_step(held, "a", b"right") == b"right"
+    await store.settle(held, [], completed())
+    with pytest.raises(LeaseLostError):
+        await store.record_step(held, "b", b"late")
+    assert await store.redis.hgetall(keys.steps(store.prefix, "s.1")) == {b"a": b"right"}
