@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from functools import partial
 from importlib.metadata import version
 
-from celery import Celery
 from fastapi import FastAPI
 
 from api import chat, events, operations, sessions, turns
@@ -14,9 +12,10 @@ from api.context import Context
 from api.middleware import RequestMiddleware
 from api.problems import add_handlers
 from api.relay import Relay
+from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.store import Store
-from turnpool.wakeups import TASK_NAME, WakeUps, celery_config
+from turnpool.wakeups import WakeUps
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -40,14 +39,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     store = Store.connect(settings)
     relay = Relay(store)
-    wakeups = WakeUps(partial(_send_wake_up, _celery(settings)))
+    wakeups = WakeUps(connect(settings.broker))
     app.state.context = Context(settings, store, relay, wakeups)
     reading = asyncio.create_task(relay.run(), name="relay")
     try:
         yield
     finally:
         reading.cancel()
-        await asyncio.to_thread(wakeups.close)
+        await wakeups.close()
         await store.close()
 
 
@@ -57,13 +56,3 @@ def stop_streams(app: FastAPI) -> None:
     if context:
         context.drain()
         asyncio.get_running_loop().call_soon_threadsafe(context.relay.close)
-
-
-def _celery(settings: Settings) -> Celery:
-    app = Celery("turnpool", set_as_current=False)
-    app.conf.update(celery_config(settings))
-    return app
-
-
-def _send_wake_up(app: Celery, queue: str) -> None:
-    app.send_task(TASK_NAME, args=(queue,), queue=queue)

@@ -6,6 +6,7 @@ for it is dropped, and it goes back to the log.
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -95,6 +96,8 @@ class Relay:
         self._channels: dict[str, Channel] = {}
         self._pubsub: Any = None
         self._closing = False
+        self._orders: list[tuple[str, bool]] = []
+        self._sending: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def subscribe(self, session_id: str) -> AsyncIterator[Subscription]:
@@ -106,7 +109,7 @@ class Relay:
         metrics.STREAMS.inc()
         try:
             if len(channel.streams) == 1:
-                await self._ask(name, channel)
+                self._ask(name, channel)
             if self._closing:
                 subscription.close()
             else:
@@ -116,7 +119,7 @@ class Relay:
             metrics.STREAMS.dec()
             channel.streams.discard(subscription)
             if not channel.streams:
-                await self._leave(name, channel)
+                self._leave(name, channel)
 
     def close(self) -> None:
         """End all streams, those that come too."""
@@ -152,6 +155,7 @@ class Relay:
 
     async def _subscribe_again(self, pubsub: Any) -> None:
         """On a new connection: all channels anew. What was missed meanwhile is in the logs."""
+        self._orders.clear()
         self._channels = {name: channel for name, channel in self._channels.items() if channel.streams}
         for channel in self._channels.values():
             channel.asked = 1
@@ -180,18 +184,35 @@ class Relay:
                 if not channel.streams:
                     del self._channels[name]
 
-    async def _ask(self, name: str, channel: Channel) -> None:
+    def _ask(self, name: str, channel: Channel) -> None:
         channel.in_force.clear()
         # Without a connection nothing is sent: all channels are once there is one.
         if self._pubsub is not None:
             channel.asked += 1
-            with contextlib.suppress(RedisError, OSError):
-                await self._pubsub.subscribe(name)
+            self._order(name, subscribe=True)
 
-    async def _leave(self, name: str, channel: Channel) -> None:
+    def _leave(self, name: str, channel: Channel) -> None:
         # One that is not confirmed stays, so that its confirmation is not taken for a later one's.
         if channel.asked == 0:
             self._channels.pop(name, None)
         if self._pubsub is not None:
-            with contextlib.suppress(RedisError, OSError):
-                await self._pubsub.unsubscribe(name)
+            self._order(name, subscribe=False)
+
+    def _order(self, name: str, *, subscribe: bool) -> None:
+        """What comes in one turn of the loop goes out in one command; the order stays."""
+        self._orders.append((name, subscribe))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_orders(), name="relay-orders")
+
+    async def _send_orders(self) -> None:
+        while self._orders:
+            orders, self._orders = self._orders, []
+            for subscribe, group in itertools.groupby(orders, key=lambda order: order[1]):
+                await self._send([name for name, _ in group], subscribe=subscribe)
+        self._sending = None
+
+    async def _send(self, names: list[str], *, subscribe: bool) -> None:
+        # A connection that broke gets all channels anew when it is back.
+        with contextlib.suppress(RedisError, OSError):
+            if self._pubsub is not None:
+                await (self._pubsub.subscribe(*names) if subscribe else self._pubsub.unsubscribe(*names))

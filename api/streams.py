@@ -32,16 +32,20 @@ async def turn_stream(
     store: Store, relay: Relay, turn_id: str, tenant: str, after: int
 ) -> AsyncGenerator[bytes, None]:
     """Events of a turn with a seq over `after`, to the terminal one."""
-    yield RETRY
+    head = RETRY
     session_id, _, n = turn_id.rpartition(".")
     async with relay.subscribe(session_id) as subscription:
         while True:
             subscription.catch_up()
             while frames := await _patiently(lambda: store.frames(turn_id, after)):  # noqa: B023 - awaited at once
                 after = seq_of(frames[-1])
-                yield b"".join(frames)
+                yield head + b"".join(frames)
+                head = b""
                 if is_terminal(frames[-1]):
                     return
+            if head:
+                yield head
+                head = b""
             async for frames in _live(subscription, int(n), after):
                 if not frames:
                     if subscription.closing or await _gone(store, turn_id, tenant):

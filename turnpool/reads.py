@@ -13,6 +13,7 @@ from turnpool import keys
 from turnpool.agent import Message
 from turnpool.errors import LogExpiredError, SessionNotFoundError, TurnNotFoundError, TurnpoolError
 from turnpool.models import QueueState, SessionRecord, TurnRecord, WorkerInfo
+from turnpool.pipelined import Pipelined
 
 LOG_PAGE = 500
 """Events read from a log at once: a slow client then costs at most some 100 KB."""
@@ -36,6 +37,7 @@ class Reads:
     def __init__(self, redis: Redis, prefix: str) -> None:
         # redis-py's reply types are unions of what any option could give; ours are bytes.
         self.redis: Any = redis
+        self.pipelined = Pipelined(redis)
         self.prefix = prefix
 
     async def session(self, session_id: str, tenant: str) -> SessionRecord:
@@ -66,7 +68,7 @@ class Reads:
 
     async def turn(self, turn_id: str, tenant: str) -> TurnRecord:
         """A turn. Raises TurnNotFoundError."""
-        fields = await self.redis.hgetall(keys.turn(self.prefix, turn_id))
+        fields = await self.pipelined.execute("HGETALL", keys.turn(self.prefix, turn_id))
         if fields.get(b"tenant") != tenant.encode():
             raise TurnNotFoundError(turn_id)
         return TurnRecord.from_hash(fields)
@@ -94,9 +96,8 @@ class Reads:
 
     async def frames(self, turn_id: str, after: int) -> list[bytes]:
         """Up to LOG_PAGE events of a turn after a seq, as SSE frames."""
-        entries = await self.redis.xrange(
-            keys.log(self.prefix, turn_id), min=f"({after}-0", max="+", count=LOG_PAGE
-        )
+        log = keys.log(self.prefix, turn_id)
+        entries = await self.pipelined.execute("XRANGE", log, f"({after}-0", "+", "COUNT", LOG_PAGE)
         return [fields[b"e"] for _, fields in entries]
 
     async def check_log(self, turn_id: str, tenant: str) -> None:

@@ -5,14 +5,14 @@ URLs: `redis://[:password@]host:port/db`, `rediss://…` (TLS), `unix://…`, an
 """
 
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 # Seconds. A server that does not answer for so long is away; the caller says so or tries again.
@@ -23,32 +23,56 @@ CONNECTIONS = 16
 SENTINEL_PORT = 26379
 SCHEMES = ("redis", "rediss", "unix", "sentinel")
 
-AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
+AWAY = (
+    RedisConnectionError, RedisTimeoutError, ReadOnlyError, ClusterDownError, OutOfMemoryError, OSError,
+)  # fmt: skip
 """Errors that mean: Redis is away for now."""
+# The same, of answers that redis-py has no class for.
+AWAY_ANSWERS = ("BUSY ", "MISCONF", "NOREPLICAS", "UNKILLABLE")
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the error means that Redis is away for now (restarting, loading, failing over)."""
+    """Whether the error means that Redis is away for now (restarting, loading, failing over, full)."""
     return isinstance(error, AWAY) or (
-        isinstance(error, ResponseError) and str(error).startswith(("LOADING", "MASTERDOWN", "UNKILLABLE"))
+        isinstance(error, ResponseError) and str(error).startswith(AWAY_ANSWERS)
     )
 
 
 def check_url(url: str) -> str:
-    """The URL itself. Raises ValueError if it is none of those above."""
+    """The URL itself. Raises ValueError if it is none of those above.
+
+    The error shows no part of the URL, since it may hold a password.
+    """
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        msg = f"{parts.scheme or url!r} is not one of {', '.join(SCHEMES)} (redis://host:port/db)"
+        msg = f"its scheme is not one of {', '.join(SCHEMES)} (redis://host:port/db)"
         raise ValueError(msg)
-    if parts.scheme == "sentinel" and not parse_qs(parts.query).get("master"):
+    if parts.scheme == "sentinel":
+        _check_sentinel(parts)
+    elif parts.scheme != "unix":
+        _check_host(parts)
+    return url
+
+
+def _check_sentinel(parts: SplitResult) -> None:
+    if not parse_qs(parts.query).get("master"):
         msg = "a sentinel URL needs its master's name: sentinel://host:port/0?master=NAME"
         raise ValueError(msg)
-    if parts.scheme in ("redis", "rediss"):
-        _ = parts.port  # ValueError where it is no number
-        if not parts.hostname:
-            msg = "the URL names no host (redis://host:port/db)"
-            raise ValueError(msg)
-    return url
+    if not (parts.path.strip("/") or "0").isdecimal():
+        msg = "a sentinel URL's database is a number: sentinel://host:port/0?master=NAME"
+        raise ValueError(msg)
+    _hosts(parts.netloc)
+
+
+def _check_host(parts: SplitResult) -> None:
+    try:
+        _ = parts.port
+    except ValueError:
+        msg = "its port is no number up to 65535 (redis://host:port/db)"
+        raise ValueError(msg) from None
+    if not parts.hostname:
+        msg = "the URL names no host (redis://host:port/db)"
+        raise ValueError(msg)
 
 
 def connect(
@@ -73,7 +97,7 @@ def connect(
         parse_qs(parts.query)["master"][0],
         redis_class=Redis,
         db=int(parts.path.strip("/") or 0),
-        password=parts.password,
+        password=unquote(parts.password) if parts.password else None,
         **options,
     )
     return master
@@ -93,5 +117,8 @@ def _hosts(netloc: str) -> list[tuple[str, int]]:
     hosts = []
     for place in netloc.rpartition("@")[2].split(","):
         host, _, port = place.partition(":")
+        if not host or not (port or "0").isdecimal():
+            msg = "each Sentinel is host or host:port, where port is a number"
+            raise ValueError(msg)
         hosts.append((host, int(port or SENTINEL_PORT)))
     return hosts

@@ -10,6 +10,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
 
 from turnpool import keys
+from turnpool.pipelined import Pipelined
 
 Argument = str | bytes | int | float
 
@@ -36,12 +37,12 @@ def script(name: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run(redis: Redis, name: str, prefix: str, *arguments: Argument) -> Any:
+async def run(redis: Pipelined, name: str, prefix: str, *arguments: Argument) -> Any:
     """Run a script; a server that does not know it yet is given its text."""
     try:
-        return await redis.evalsha(script(name).digest, 1, prefix, *arguments)
+        return await redis.execute("EVALSHA", script(name).digest, 1, prefix, *arguments)
     except NoScriptError:
-        return await redis.eval(script(name).text, 1, prefix, *arguments)
+        return await redis.execute("EVAL", script(name).text, 1, prefix, *arguments)
 
 
 def add(pipeline: Pipeline, name: str, prefix: str, *arguments: Argument) -> None:

@@ -35,8 +35,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TURNPOOL_", frozen=True, extra="ignore")
 
-    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", description="The store: sessions, turns, events.")
-    broker_url: RedisUrl | None = Field(None, description="Celery's broker; the store's server by default.")
+    # No URL in a repr: it may hold a password.
+    redis_url: RedisUrl = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="The store: sessions, turns, events."
+    )
+    broker_url: RedisUrl | None = Field(
+        None, repr=False, description="Celery's broker; the store's server by default."
+    )
     agents: str = Field(
         "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent",
         description="Agents as name=module:attribute[@queue], comma-separated; the first is the default.",
@@ -90,14 +95,14 @@ class Settings(BaseSettings):
         for part in _split(self.agents):
             match = AGENT.fullmatch(part)
             if not match:
-                msg = f"agents: {part!r} is not name=module:attribute[@queue]"
+                msg = f"AGENTS: {part!r} is not name=module:attribute[@queue]"
                 raise ValueError(msg)
             fields = match.groupdict()
             specs[fields["name"]] = AgentSpec(
                 name=fields["name"], target=fields["target"], queue=fields["queue"] or DEFAULT_QUEUE
             )
         if not specs:
-            msg = "agents: at least one agent is needed"
+            msg = "AGENTS: at least one agent is needed"
             raise ValueError(msg)
         return specs
 
@@ -116,7 +121,7 @@ class Settings(BaseSettings):
         names = _split(self.queues)
         for name in names:
             if not NAME.fullmatch(name):
-                msg = f"queues: {name!r} is not 1 to 64 letters, digits, '_' or '-'"
+                msg = f"QUEUES: {name!r} is not 1 to 64 letters, digits, '_' or '-'"
                 raise ValueError(msg)
         return tuple(dict.fromkeys(names or self.all_queues))
 
@@ -132,7 +137,7 @@ class Settings(BaseSettings):
         for part in _split(self.api_keys.get_secret_value()):
             tenant, _, key = part.partition(":")
             if not NAME.fullmatch(tenant) or not key:
-                msg = "api_keys: each must be tenant:key, the tenant 1 to 64 letters, digits, '_' or '-'"
+                msg = "API_KEYS: each must be tenant:key, the tenant 1 to 64 letters, digits, '_' or '-'"
                 raise ValueError(msg)
             keys[key] = tenant
         return keys

@@ -165,7 +165,7 @@ class Store(Reads):
         return _names(reply[1:])
 
     async def hand_back(self, held: Held, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """Give a running turn to the other workers, or end it if it is cancelled; gives the queues to wake."""
+        """Give a running turn to the others, or end it if it is cancelled; gives the queues to wake."""
         return _names([await self._run("hand_back", *held, *self._kept, *_flat(entries))])
 
     async def renew(self, worker: WorkerInfo, held: Iterable[tuple[str, int]]) -> dict[str, str]:
@@ -219,7 +219,7 @@ class Store(Reads):
         await self.redis.aclose()
 
     async def _run(self, name: str, *arguments: scripts.Argument) -> Any:
-        return await scripts.run(self.redis, name, self.prefix, *arguments)
+        return await scripts.run(self.pipelined, name, self.prefix, *arguments)
 
     async def _pipeline(self, name: str, calls: list[tuple[scripts.Argument, ...]]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipeline:

@@ -1,25 +1,54 @@
 """The Celery app, and its one task."""
 
-from celery import Celery
-from kombu import Queue
+from typing import Any
 
-from turnpool.settings import Settings
-from turnpool.wakeups import TASK_NAME, celery_config
+from celery import Celery
+from kombu.entity import Queue
+
+from turnpool.redis import broker
+from turnpool.settings import DEFAULT_QUEUE, Settings
+from turnpool.wakeups import TASK_NAME
 
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
     app = Celery("turnpool", set_as_current=False)
-    app.conf.update(celery_config(settings))
-    # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
-    app.conf.task_queues = [Queue(name, routing_key=name, no_ack=True) for name in settings.queue_names]
+    app.conf.update(_config(settings))
     app.task(_wake_up, name=TASK_NAME)
     return app
 
 
-def send_wake_up(app: Celery, queue: str) -> None:
-    """Publish one wake-up. Raises what kombu raises when the broker is away."""
-    app.send_task(TASK_NAME, args=(queue,), queue=queue)
+def _config(settings: Settings) -> dict[str, Any]:
+    url, options = broker(settings.broker)
+    # Seconds: a broker that is away is noticed, and never blocks for long.
+    timeouts = {"socket_connect_timeout": 2, "socket_timeout": 10, "socket_keepalive": True}
+    # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
+    queues = [
+        Queue(name, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call]
+        for name in settings.queue_names
+    ]
+    return {
+        "broker_url": url,
+        "broker_transport_options": options | timeouts,
+        # A worker outlives any time without its broker.
+        "broker_connection_max_retries": None,
+        "broker_connection_retry_on_startup": True,
+        "task_queues": queues,
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": False,
+        "worker_consumer": "workers.consumer:BatchingConsumer",
+        "worker_disable_prefetch": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_send_task_events": True,
+        "event_queue_expires": 60,
+    }
 
 
 def _wake_up(queue: str) -> None:

@@ -42,12 +42,10 @@ class Keeper:
     def __init__(
         self,
         settings: Settings,
-        wakeups: WakeUps,
         state: Callable[[], tuple[WorkerInfo, Held]],
         on_stop: Callable[[dict[str, str]], None],
     ) -> None:
         self._settings = settings
-        self._wakeups = wakeups
         self._state = state
         self._on_stop = on_stop
         self._interval = settings.lease_seconds / RENEWALS_PER_LEASE
@@ -69,18 +67,19 @@ class Keeper:
     async def _keep(self) -> None:
         store = Store(connect(self._settings.redis_url, connections=CONNECTIONS), self._settings)
         broker = connect(self._settings.broker, connections=CONNECTIONS)
+        wakeups = WakeUps(broker)
         try:
-            await self._loop(store, broker)
+            await self._loop(store, broker, wakeups)
         finally:
+            await wakeups.close()
             await store.close()
-            await broker.aclose()
 
-    async def _loop(self, store: Store, broker: Redis) -> None:
+    async def _loop(self, store: Store, broker: Redis, wakeups: WakeUps) -> None:
         while not self._closing.is_set():
             started = time.monotonic()
             try:
                 await self._renew(store)
-                await self._look(store, broker)
+                await self._look(store, broker, wakeups)
             except (RedisError, OSError) as error:
                 if not is_away(error):
                     log.exception("keeper_failed")
@@ -97,7 +96,7 @@ class Keeper:
         if stop := await store.renew(worker, held):
             self._on_stop(stop)
 
-    async def _look(self, store: Store, broker: Redis) -> None:
+    async def _look(self, store: Store, broker: Redis, wakeups: WakeUps) -> None:
         for queue in self._settings.queue_names:
             reaped = await store.reap(queue)
             for turn_id in reaped.requeued:
@@ -107,4 +106,4 @@ class Keeper:
             metrics.EXPIRED.labels(queue).inc(len(ended))
             missing = await store.top_up(queue, int(await broker.llen(queue)), TOP_UP_INTERVAL_MS)
             metrics.TOPPED_UP.labels(queue).inc(missing)
-            self._wakeups.publish((*reaped.woken, *woken, *([queue] * missing)))
+            wakeups.publish((*reaped.woken, *woken, *([queue] * missing)))

@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-from functools import partial
 from typing import Any
 
 from celery.signals import worker_shutting_down
@@ -12,13 +11,16 @@ from prometheus_client import start_http_server
 from turnpool.errors import SettingsError
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings
-from turnpool.wakeups import WakeUps
 from workers.agents import load_agents
-from workers.app import make_app, send_wake_up
+from workers.app import make_app
 from workers.pool import AsyncioPool
 from workers.service import WorkerService
 
 log = get_logger(__name__)
+
+# Seconds. Celery's thread and the turns' take turns at the interpreter; at the usual 5 ms each message
+# waits for it several times, which makes a burst half as slow again.
+SWITCH_INTERVAL = 0.0005
 
 
 def main() -> None:
@@ -34,11 +36,11 @@ def main() -> None:
 
 def run(settings: Settings) -> int:
     """Run a worker; gives its exit status. Raises SettingsError for agents that cannot be loaded."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     agents = load_agents(settings.agent_specs.values())
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)
-    # Its own app: the worker's connections belong to Celery's main thread.
-    service = WorkerService(settings, agents, worker_id, WakeUps(partial(send_wake_up, make_app(settings))))
+    service = WorkerService(settings, agents, worker_id)
     if settings.metrics_port:
         _serve_metrics(settings)
     worker = app.Worker(

@@ -5,6 +5,8 @@ Deliberately odd:
   wake-up has none; without it no greenlet has to bridge its plain calls to coroutines.
 - Celery's callbacks run in the main thread, as its own prefork pool has it: the loop's thread puts
   them in a queue and wakes the hub by a pipe. So kombu's channels are never used from two threads.
+- Wake-ups are consumed with `no_ack` (`workers/app.py`) and taken for acknowledged: one that is lost
+  is made up for.
 - `terminate_job` does nothing: turns are cancelled by the API, not by Celery's revoke.
 """
 
@@ -56,6 +58,7 @@ class AsyncioPool(BasePool):
         """Start the loop and the service on it. Raises what the service's start raises."""
         self._loop = uvloop.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._came: deque[tuple[str, Callable[[Any], None]]] = deque()
         self._done: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
@@ -76,14 +79,19 @@ class AsyncioPool(BasePool):
         kwargs: Any,
         *,
         callback: Callable[[Any], None],
-        accept_callback: Callable[[int, float], None],
+        accept_callback: Any,
         **_: Any,
     ) -> None:
-        """Serve a wake-up. Acknowledges it first: from here on the store knows what there is to do."""
+        """Serve a wake-up."""
         del target, kwargs
+        # Celery would ask the broker to forget what it does not keep (no_ack): a round trip.
+        accept_callback.__self__.acknowledged = True
         accept_callback(os.getpid(), time.monotonic())
         queue = args[2]["delivery_info"]["routing_key"]
-        self._loop.call_soon_threadsafe(self._spawn, queue, callback)
+        self._came.append((queue, callback))
+        # One call wakes the loop for all that has come until it runs.
+        if len(self._came) == 1:
+            self._loop.call_soon_threadsafe(self._spawn)
 
     def wake(self) -> None:
         """Let the hub take a turn now. Called from any thread, and from signal handlers."""
@@ -115,10 +123,11 @@ class AsyncioPool(BasePool):
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), **self.service.info()}
 
-    def _spawn(self, queue: str, callback: Callable[[Any], None]) -> None:
-        task = self._loop.create_task(self._serve(queue, callback))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self) -> None:
+        while self._came:
+            task = self._loop.create_task(self._serve(*self._came.popleft()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, queue: str, callback: Callable[[Any], None]) -> None:
         started = time.monotonic()

@@ -1,11 +1,12 @@
 """One attempt at a turn: run the agent, stream what it yields, settle."""
 
 import asyncio
+import itertools
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from typing import TypeVar
 
-import stamina
 from redis.exceptions import RedisError
 
 from turnpool.agent import Agent, Event, ToolCall, ToolResult, Turn, Usage
@@ -72,36 +73,47 @@ class Runner:
         """End the attempt, unless its agent has ended. The first reason counts, but lost is lost."""
         if why is Stop.LOST or (self._stop is None and not (self._task and self._task.done())):
             self._stop = why
-        self.turn.stop.set()
-        if self._task:
+        # A second cancel would cut short what the agent does to clean up.
+        if self._task and not self.turn.stop.is_set():
             self._task.cancel()
+        self.turn.stop.set()
 
     async def run(self) -> tuple[str, tuple[str, ...]]:
         """Run to the end: what became of the turn, and the queues to wake."""
         self._task = asyncio.create_task(self._answer(), name=f"agent {self.record.id}")
         if self._stop:
             self._task.cancel()
-        done, _ = await asyncio.wait({self._task}, timeout=self._remaining)
-        if not done:
+        stopped = asyncio.create_task(self.turn.stop.wait())
+        ends = {self._task, stopped}
+        await asyncio.wait(ends, timeout=self._remaining, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not self._task.done():
             self.stop(Stop.DEADLINE)
-            done, _ = await asyncio.wait({self._task}, timeout=CLEAN_UP_SECONDS)
-        if not done:
+            await asyncio.wait({self._task}, timeout=CLEAN_UP_SECONDS)
+        if not self._task.done():
             log.error("agent_ignores_cancel", turn=self.record.id, agent=self.record.agent)
         return await self._end(self._task)
 
     async def _answer(self) -> None:
         """Run the agent; again, with back-off, as long as its provider's errors may pass."""
-        tries = stamina.retry_context(
-            on=_backoff, attempts=self._retries + 1, timeout=None,
-            wait_initial=RETRY_FIRST, wait_max=RETRY_LONGEST,
-        )  # fmt: skip
-        async for attempt in tries:
-            with attempt:
-                if attempt.num > 1 and self._log.output:
-                    self._log.event(restarted("retry", keep=0))
-                    self._log.output = ""
-                self._usage = None
+        for number in itertools.count(1):
+            try:
                 await self._consume(self._agent(self.turn))
+            except TransientProviderError as error:
+                if number > self._retries:
+                    raise
+                pause = _backoff(number, error)
+                log.warning("provider_retry", turn=self.record.id, seconds=pause, error=error.message)
+                await asyncio.sleep(pause)
+                self._start_over()
+            else:
+                return
+
+    def _start_over(self) -> None:
+        self._usage = None
+        if self._log.output:
+            self._log.event(restarted("retry", keep=0))
+            self._log.output = ""
 
     async def _consume(self, answer: AsyncIterator[str | Event]) -> None:
         try:
@@ -200,11 +212,15 @@ class Runner:
                 await asyncio.sleep(AWAY_PAUSE)
 
 
-def _backoff(error: Exception) -> bool | float:
-    """Whether to try again, or after how many seconds if the provider said so."""
-    if not isinstance(error, TransientProviderError):
-        return False
-    return True if error.retry_after is None else min(error.retry_after, RETRY_LONGEST)
+def _backoff(number: int, error: TransientProviderError) -> float:
+    """Seconds before try `number` + 1: what the provider asked for, or exponential with full jitter.
+
+    Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    if error.retry_after is not None:
+        return min(error.retry_after, RETRY_LONGEST)
+    # Chance only spreads the load, it keeps no secret.
+    return random.uniform(RETRY_FIRST, min(RETRY_LONGEST, RETRY_FIRST * 2**number))  # noqa: S311
 
 
 def _describe(error: BaseException) -> tuple[str, str]:

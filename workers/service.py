@@ -9,6 +9,7 @@ from turnpool.agent import Agent
 from turnpool.events import members
 from turnpool.logs import get_logger
 from turnpool.models import Claim, Outcome, WorkerInfo
+from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
@@ -24,21 +25,19 @@ log = get_logger(__name__)
 class WorkerService:
     """Serves wake-ups for the pool (`workers.pool.Service`)."""
 
-    def __init__(
-        self, settings: Settings, agents: Mapping[str, Agent], worker_id: str, wakeups: WakeUps
-    ) -> None:
+    def __init__(self, settings: Settings, agents: Mapping[str, Agent], worker_id: str) -> None:
         self._settings = settings
         self._agents = agents
         self._id = worker_id
-        self._wakeups = wakeups
         self._running: dict[str, Runner] = {}
         self._draining = False
-        self._keeper = Keeper(settings, wakeups, self._state, self._stop_soon)
+        self._keeper = Keeper(settings, self._state, self._stop_soon)
 
     async def start(self) -> None:
         """Connect, begin to write events and to keep leases."""
         self._loop = asyncio.get_running_loop()
         self._store = Store.connect(self._settings)
+        self._wakeups = WakeUps(connect(self._settings.broker))
         self._writer = Writer(self._store, self._settings.flush_ms / 1000)
         self._writing = asyncio.create_task(self._writer.run(), name="writer")
         self._idle = asyncio.Event()
@@ -111,7 +110,7 @@ class WorkerService:
         await self._wait_idle(None)
         self._writing.cancel()
         await asyncio.to_thread(self._keeper.close)
-        await asyncio.to_thread(self._wakeups.close)
+        await self._wakeups.close()
         await self._store.close()
         log.info("drained")
 

@@ -46,6 +46,7 @@ class TurnLog:
 
     def text(self, text: str) -> None:
         """More of the answer."""
+        text = _whole(text)
         self.output += text
         self._text.append(text)
         self._writer.want(self, now=self._first)
@@ -159,6 +160,17 @@ class Writer:
                 return await self._store.append(batches)
             except Exception as error:
                 if not is_away(error):
-                    raise
+                    # These turns are taken up again by a later attempt; the others go on.
+                    log.exception("events_refused", events=len(batches))
+                    return [False] * len(batches)
                 log.warning("redis_away", events=len(batches), error=str(error))
                 await asyncio.sleep(AWAY_PAUSE)
+
+
+def _whole(text: str) -> str:
+    """The text as it can be written in UTF-8: a provider may send half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -43,6 +43,8 @@ class ApiServer(Server):
 
     def stop(self) -> None:
         """As a signal does, but without uvicorn's handler: what it sets is for the whole process."""
+        if not self._thread.is_alive():
+            return
         assert self._loop is not None
         self._loop.call_soon_threadsafe(stop_streams, self.app)
         self.should_exit = True

@@ -178,7 +178,7 @@ async def test_the_admin_key_drains_from_anywhere(serve: Serve) -> None:
 async def test_an_empty_admin_key_opens_nothing(serve: Serve) -> None:
     """Where no key is set, none is right."""
     async with client_of(serve()) as client:
-        headers = {"X-Forwarded-For": "192.0.2.1", "Authorization": "Bearer "}
+        headers = {"X-Forwarded-For": "192.0.2.1", "Authorization": "Bearer"}
         assert (await client.post("/drain", headers=headers)).status_code == 403
 
 

@@ -92,5 +92,5 @@ async def pass_deadline(store: Store, turn_id: str, queue: str = "turns") -> Non
 
 def worker_info(worker: str = "w1", **changes: Any) -> WorkerInfo:
     """What a worker says of itself."""
-    fields = {"queues": ("turns",), "slots": 10, "running": 0, "draining": False} | changes
+    fields: dict[str, Any] = {"queues": ("turns",), "slots": 10, "running": 0, "draining": False} | changes
     return WorkerInfo(worker, **fields)

@@ -8,7 +8,7 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, completed, events, kinds, lose, say, take, write
 from turnpool import keys
 from turnpool.agent import ToolCall, ToolResult
-from turnpool.events import Entry, data_of, delta, restarted, seq_of, tool
+from turnpool.events import data_of, delta, restarted, seq_of, tool
 from turnpool.settings import Settings
 from turnpool.store import Held, Store
 
@@ -67,7 +67,7 @@ async def test_a_call_that_got_half_way_is_completed(store: Store, new_turn: Mak
 
 
 async def test_a_stale_attempt_is_refused_and_nothing_is_written(store: Store, new_turn: MakeTurn) -> None:
-    """Who lost the turn writes nothing, neither while it waits nor while another runs it nor after its end."""
+    """Who lost the turn writes nothing, while it waits, while another runs it, after its end."""
     await store.submit(new_turn())
     stale = await take(store)
     await lose(store, stale)

@@ -76,7 +76,7 @@ async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None
 async def test_a_running_turn_is_stopped_and_writes_nothing_into_a_new_session(
     store: Store, new_turn: MakeTurn
 ) -> None:
-    """After a delete no turn number comes twice, and the old turn's end changes nothing of the new session."""
+    """No turn number comes twice, and the old turn's end changes nothing of the new session."""
     await store.submit(new_turn())
     old = await take(store)
     await store.delete_session("s", "default")

@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-import httpx_sse
 import httpx
+import httpx_sse
 import pytest
 from hypothesis import given, strategies
 

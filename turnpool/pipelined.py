@@ -1,0 +1,56 @@
+"""Commands that are given in one turn of the event loop go out in one pipeline.
+
+A burst of turns is then some round trips, not some per turn; a lone command waits for nothing.
+"""
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+
+Command = tuple[Any, ...]
+
+# Commands in one pipeline; more would keep others waiting for Redis.
+MOST_COMMANDS = 200
+
+
+class Pipelined:
+    """Executes commands of many callers together. Belongs to one event loop."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def execute(self, *command: Any) -> Any:
+        """Execute one command. Raises what redis-py raises for it."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((command, answer))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._start)
+        return await answer
+
+    def _start(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), MOST_COMMANDS):
+            task = asyncio.create_task(self._send(waiting[start : start + MOST_COMMANDS]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, calls: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+        replies: list[Any]
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for command, _ in calls:
+                    pipeline.execute_command(*command)
+                replies = await pipeline.execute(raise_on_error=False)
+        except Exception as error:  # noqa: BLE001 - the callers get it
+            replies = [error] * len(calls)
+        for (_, answer), reply in zip(calls, replies, strict=True):
+            if answer.done():
+                continue  # its caller was cancelled
+            if isinstance(reply, Exception):
+                answer.set_exception(reply)
+            else:
+                answer.set_result(reply)
