@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends
 
 from api.context import CurrentContext, Tenant, taking_work
-from api.errors import TurnCancelledError, TurnFailedError
+from api.errors import TurnCancelledError, TurnFailedError, TurnUnfinishedError
 from api.schemas import ChatRequest, ChatResponse, SessionId, TurnRequest
 from api.turns import IdempotencyKey, submit
 from api.waiting import wait_for_end
@@ -29,6 +29,8 @@ async def chat(
     turn = await wait_for_end(context, submitted.turn_id, tenant, longest)
     if turn.status is Status.CANCELLED:
         raise TurnCancelledError(turn.id)
+    if not turn.status.terminal:
+        raise TurnUnfinishedError(turn.id)
     if turn.status is not Status.COMPLETED:
         raise TurnFailedError(turn.id, turn.error)
     return ChatResponse(response=turn.output or "")

@@ -11,7 +11,7 @@ from typing import Self
 
 from turnpool.errors import TurnpoolError
 
-FORMAT = re.compile(r"\d{1,15}(,\d{1,15}:\d{1,15}){0,1000}")
+FORMAT = re.compile(r"\d{1,15}(,\d{1,15}:\d{1,15}){0,1000}", re.ASCII)
 
 
 class BadEventIdError(TurnpoolError):
@@ -47,6 +47,11 @@ class Cursor:
         """As an SSE id."""
         places = (f",{n}:{seq}" for n, seq in sorted(self._places.items()))
         return f"{self._highest}{''.join(places)}".encode()
+
+    def restart_beyond(self, newest: int) -> None:
+        """Numbers that are not given yet: the session had long been gone and starts anew."""
+        if self._highest > newest:
+            self._highest, self._places = 0, {}
 
     def unfinished(self, newest: int) -> list[int]:
         """Turns that may have events to come, up to the newest, in order."""

@@ -59,6 +59,16 @@ class TurnFailedError(TurnpoolError):
         self.turn_id = turn_id
 
 
+class TurnUnfinishedError(TurnpoolError):
+    """A turn that somebody waited for goes on, but this process cannot wait any longer."""
+
+    code = "turn_unfinished"
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"Turn {turn_id} has not ended; read it at /v1/turns/{turn_id}.")
+        self.turn_id = turn_id
+
+
 class TurnCancelledError(TurnpoolError):
     """A turn that somebody waited for was cancelled."""
 

@@ -26,7 +26,7 @@ async def turn_events(
     tenant: Tenant,
     turn_id: TurnId,
     last_event_id: LastEventId = None,
-    after: Annotated[int | None, Query(ge=0)] = None,
+    after: Annotated[int | None, Query(ge=0, lt=10**MOST_DIGITS)] = None,
     *,
     follow: bool = True,
 ) -> Response:

@@ -33,6 +33,7 @@ STATUS = {
     "session_full": 429,
     "turn_cancelled": 409,
     "turn_failed": 502,
+    "turn_unfinished": 503,
     "draining": 503,
     "redis_away": 503,
 }
@@ -95,7 +96,8 @@ def _is_json(request: Request) -> bool:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-    code = {404: "not_found", 405: "method_not_allowed", 413: "input_too_large"}.get(
+    # 400 is FastAPI's for a body that is no UTF-8, or nested too deep.
+    code = {400: "bad_json", 404: "not_found", 405: "method_not_allowed", 413: "input_too_large"}.get(
         error.status_code, "http_error"
     )
     detail = (
@@ -103,16 +105,21 @@ async def _http(request: Request, error: Exception) -> Response:
         if code == InputTooLargeError.code
         else f"{request.method} {request.url.path}: {error.detail}."
     )
-    return problem(request, error.status_code, code, detail)
+    answer = problem(request, error.status_code, code, detail)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _redis(request: Request, error: Exception) -> Response:
     if not is_away(error):
-        return await _unexpected(request, error)
+        raise error
     log.warning("redis_away", error=str(error))
     return problem(request, 503, "redis_away", "The store does not answer; try again soon.")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("request_failed", path=request.url.path, exc_info=error)
-    return problem(request, 500, "internal_error", "Something went wrong here; the log has the request_id.")
+    answer = problem(request, 500, "internal_error", "Something went wrong here; the log has the request_id.")
+    # This answer is made outside of RequestMiddleware, which sets the header on all others.
+    answer.headers["X-Request-ID"] = request.scope["request_id"]
+    return answer

@@ -10,8 +10,6 @@ import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from api import metrics
 from turnpool import keys
 from turnpool.logs import get_logger
@@ -134,7 +132,8 @@ class Relay:
         while True:
             try:
                 await self._read()
-            except (RedisError, OSError) as error:
+            except Exception as error:
+                # Whatever it is: without a relay every stream is silent.
                 if not is_away(error):
                     log.exception("relay_failed")
                 log.warning("redis_away", error=str(error))
@@ -178,9 +177,12 @@ class Relay:
             for stream in channel.streams:
                 stream.push(int(n), frame)
         elif message["type"] == "subscribe":
-            channel.asked -= 1
+            channel.asked = max(channel.asked - 1, 0)
             if channel.asked == 0:
                 channel.in_force.set()
+                # Streams that go on from an old connection have not heard what came before this.
+                for stream in channel.streams:
+                    stream.fall_behind()
                 if not channel.streams:
                     del self._channels[name]
 
@@ -205,14 +207,19 @@ class Relay:
             self._sending = asyncio.create_task(self._send_orders(), name="relay-orders")
 
     async def _send_orders(self) -> None:
-        while self._orders:
-            orders, self._orders = self._orders, []
-            for subscribe, group in itertools.groupby(orders, key=lambda order: order[1]):
-                await self._send([name for name, _ in group], subscribe=subscribe)
-        self._sending = None
+        try:
+            while self._orders:
+                pubsub, orders, self._orders = self._pubsub, self._orders, []
+                for subscribe, group in itertools.groupby(orders, key=lambda order: order[1]):
+                    # A new connection has got all channels anew; orders for an old one must not reach it.
+                    if pubsub is not None and pubsub is self._pubsub:
+                        await _send(pubsub, [name for name, _ in group], subscribe=subscribe)
+        finally:
+            self._sending = None
 
-    async def _send(self, names: list[str], *, subscribe: bool) -> None:
-        # A connection that broke gets all channels anew when it is back.
-        with contextlib.suppress(RedisError, OSError):
-            if self._pubsub is not None:
-                await (self._pubsub.subscribe(*names) if subscribe else self._pubsub.unsubscribe(*names))
+
+async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+    # The reader notices a broken connection too, and connects again. If it does so at this very moment,
+    # redis-py raises anything (AttributeError: there is no writer); later orders must still go out.
+    with contextlib.suppress(Exception):
+        await (pubsub.subscribe(*names) if subscribe else pubsub.unsubscribe(*names))

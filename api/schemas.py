@@ -2,8 +2,18 @@
 
 from typing import Annotated, Any, Literal, Self
 
+import orjson
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from turnpool.agent import Message
 from turnpool.models import OnBusy, QueueState, SessionRecord, TurnRecord, WorkerInfo
@@ -11,6 +21,19 @@ from turnpool.states import Status
 
 SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}\.[1-9][0-9]{0,14}$")]
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON that orjson takes: no half surrogate pair, no integer over 64 bits, no nest without bottom."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        msg = f"cannot be stored: {error}"
+        raise ValueError(msg) from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class InputMessage(BaseModel):
@@ -21,16 +44,29 @@ class InputMessage(BaseModel):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[dict[str, Any]] | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _storable(self.model_dump())
+        return self
+
+
+# The choice by type makes an error name the message that is wrong, not that it is no text.
+Input = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")]
+    | Annotated[list[InputMessage], Field(min_length=1), Tag("messages")],
+    Discriminator(lambda value: "text" if isinstance(value, str) else "messages"),
+]
+
 
 class TurnRequest(BaseModel):
     """A turn to post."""
 
     model_config = ConfigDict(extra="forbid")
 
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputMessage], Field(min_length=1)]
+    input: Input
     agent: str | None = None
-    params: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
+    params: JsonObject = {}
+    metadata: JsonObject = {}
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     on_busy: OnBusy = OnBusy.QUEUE
     deadline_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
@@ -48,7 +84,7 @@ class SessionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: SessionId | None = None
-    metadata: dict[str, Any] = {}
+    metadata: JsonObject = {}
 
 
 class ChatRequest(BaseModel):

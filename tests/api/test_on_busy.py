@@ -11,7 +11,9 @@ from turnpool.store import Store
 pytestmark = pytest.mark.anyio
 
 
-async def test_by_default_a_turn_queues_behind_the_one_before(client: httpx.AsyncClient, store: Store) -> None:
+async def test_by_default_a_turn_queues_behind_the_one_before(
+    client: httpx.AsyncClient, store: Store
+) -> None:
     """The second can be claimed only when the first has ended."""
     await post(client)
     assert (await post(client)).status_code == 202

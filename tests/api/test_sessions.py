@@ -45,7 +45,10 @@ async def test_the_first_turn_creates_its_session(client: httpx.AsyncClient, sto
     await run.complete()
     session = (await client.get("/v1/sessions/s")).json()
     assert session["active_turn"] is None
-    assert [(m["role"], m["content"]) for m in session["messages"]] == [("user", "hi"), ("assistant", "hello")]
+    assert [(m["role"], m["content"]) for m in session["messages"]] == [
+        ("user", "hi"),
+        ("assistant", "hello"),
+    ]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
@@ -75,7 +78,9 @@ async def test_sessions_of_the_same_millisecond_are_paged_without_gap(
     """Equal times do not hide a session behind the end of a page."""
     for i in range(5):
         await client.post("/v1/sessions", json={"id": f"s{i}"})
-    names = [name for name, _ in await store.redis.zrange("turnpool:{0}:sessions:default", 0, -1, withscores=True)]
+    names = [
+        name for name, _ in await store.redis.zrange("turnpool:{0}:sessions:default", 0, -1, withscores=True)
+    ]
     await store.redis.zadd("turnpool:{0}:sessions:default", dict.fromkeys(names, 1_700_000_000_000))
     seen: list[str] = []
     params: dict[str, str] = {"limit": "2"}
@@ -107,12 +112,17 @@ async def test_a_deleted_session_is_gone(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/sessions")).json()["sessions"] == []
 
 
-async def test_deleting_a_session_cancels_what_waits_and_runs(client: httpx.AsyncClient, store: Store) -> None:
+async def test_deleting_a_session_cancels_what_waits_and_runs(
+    client: httpx.AsyncClient, store: Store
+) -> None:
     """The worker of the running turn is told to stop, and its end is streamed."""
     for _ in range(2):
         await client.post("/v1/sessions/s/turns", json={"input": "hi"})
     run = await claim(store)
-    async with stream(client, "/v1/turns/s.1/events") as events, stream(client, "/v1/turns/s.2/events") as next_:
+    async with (
+        stream(client, "/v1/turns/s.1/events") as events,
+        stream(client, "/v1/turns/s.2/events") as next_,
+    ):
         await events.take(2)
         await next_.take(1)
         assert (await client.delete("/v1/sessions/s")).status_code == 204

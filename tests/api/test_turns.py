@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,12 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_posted_turn_is_accepted_and_found_at_its_location(client: httpx.AsyncClient) -> None:
     """202 names where the turn is, with all that was posted."""
-    body = {"params": {"tokens": 3}, "metadata": {"é": 1}, "priority": 2, "deadline_seconds": 5}
+    body: dict[str, Any] = {
+        "params": {"tokens": 3},
+        "metadata": {"é": 1},
+        "priority": 2,
+        "deadline_seconds": 5,
+    }
     posted = await post(client, agent="simulated", **body)
     assert (posted.status_code, posted.headers["location"]) == (202, "/v1/turns/s.1")
     turn = (await client.get(posted.headers["location"])).json()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from tests.conftest import wait_until
-from turnpool.agent import Message
 from turnpool.events import Entry, delta, members
 from turnpool.models import Claim, Outcome
 from turnpool.states import Status
@@ -17,9 +16,7 @@ class Run:
         self.store = store
         self.id = claim.turn.id
         self.attempt = claim.turn.attempt
-        self.seq = claim.turn.seq + 1  # turn.in_progress
-        if claim.turn.attempt > 1:
-            self.seq += 1  # turn.restarted
+        self.seq = claim.turn.seq
         self.text = ""
         self.input = claim.turn.input
 
@@ -42,7 +39,7 @@ class Run:
     async def complete(self) -> None:
         """End as completed, with what was said."""
         fields = members(output=self.text, usage={"input_tokens": 1, "output_tokens": 2})
-        answer: Message = {"role": "assistant", "content": self.text}
+        answer = {"role": "assistant", "content": self.text}
         usage = {"input_tokens": 1, "output_tokens": 2}
         await self._settle(
             Outcome(Status.COMPLETED, fields, self.text, usage, messages=(*self.input, answer))

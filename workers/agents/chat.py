@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncIterator
 from functools import cache
+from json import JSONDecodeError
 from typing import Any
 
 import openai
@@ -39,6 +40,8 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
                     yield item
     except openai.APIError as error:
         raise _translated(error) from error
+    except JSONDecodeError as error:
+        raise TransientProviderError(f"The model's provider sent a broken event: {error}") from error
 
 
 @cache

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from turnpool.events import TERMINAL
-from turnpool.models import NewTurn, OnBusy
+from tests.turnpool.scripts.kit import HELLO
+from turnpool.events import TERMINAL, members
+from turnpool.models import NewTurn, OnBusy, Outcome
 from turnpool.states import Status
 from turnpool.store import Held
 
 MAX_ATTEMPTS = 3
-HAND_BACK, LOSS, TAKEN = "drained", "worker_lost", "w"
+# Which tenant a session is of.
+TENANTS = {"a": "x", "b": "x", "c": "y", "d": "y"}
+HAND_BACK, LOSS = "drained", "worker_lost"
+TERMINAL_KINDS = frozenset(map(str, TERMINAL))
 
 
 @dataclass
@@ -168,4 +172,18 @@ class Model:
         return {t.id for t in self.turns.values() if t.new.queue == queue and t.status is status}
 
 
-TERMINAL_KINDS = frozenset(map(str, TERMINAL))
+def new_turn(session: str, queue: str, priority: int) -> NewTurn:
+    """A turn of the session's tenant."""
+    return NewTurn(session, TENANTS[session], queue, "agent", [HELLO], 600, {}, {}, priority=priority)
+
+
+def turn_hold(turn: ModelTurn) -> Hold:
+    """The hold of whoever runs the turn."""
+    return Hold(turn, turn.attempt, "", len(turn.kinds))
+
+
+def outcome(status: Status, said: str | None) -> Outcome:
+    """An end that leaves the input and what was said in the session."""
+    messages = () if said is None else (HELLO, {"role": "assistant", "content": said})
+    error = ("agent_error", "no") if status is Status.FAILED else ("", "")
+    return Outcome(status, members(output=said), said or "", error=error, messages=messages)

@@ -1,0 +1,56 @@
+"""Commands of one turn of the event loop in one pipeline."""
+
+import asyncio
+
+import pytest
+from redis.exceptions import RedisError, ResponseError
+
+from turnpool.pipelined import MOST_COMMANDS, Pipelined
+from turnpool.redis import connect, is_away
+from turnpool.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_each_caller_gets_its_own_answer(store: Store) -> None:
+    """Many commands at once, more than one pipeline holds, each with its own answer or error."""
+
+    async def execute(n: int) -> bytes | str:
+        try:
+            return bytes(await store.pipelined.execute(*(("ECHO", n) if n % 10 else ("NONSENSE",))))
+        except ResponseError as error:
+            return str(error)
+
+    answers = await asyncio.gather(*map(execute, range(MOST_COMMANDS * 2 + 5)))
+    for n, answer in enumerate(answers):
+        if n % 10:
+            assert answer == str(n).encode()
+        else:
+            assert "unknown command 'NONSENSE'" in str(answer)
+
+
+async def test_commands_go_out_together(store: Store) -> None:
+    """A burst of commands costs one connection, where each alone would take one of its own."""
+    await asyncio.gather(*(store.pipelined.execute("ECHO", n) for n in range(50)))
+    assert sum(client["cmd"] in {"echo", "client|list"} for client in await store.redis.client_list()) == 1
+
+
+async def test_a_caller_that_is_cancelled_takes_no_other_with_it(store: Store) -> None:
+    """The others of its pipeline get their answers."""
+    calls = [asyncio.create_task(store.pipelined.execute("ECHO", n)) for n in range(3)]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert (answers[0], answers[2]) == (b"0", b"2")
+    assert isinstance(answers[1], asyncio.CancelledError)
+
+
+async def test_every_caller_learns_that_redis_is_away() -> None:
+    """No one waits for an answer that does not come."""
+    redis = connect("redis://127.0.0.1:1/0")
+    pipelined = Pipelined(redis)
+    calls = [pipelined.execute("PING") for _ in range(3)]
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, RedisError)
+        assert is_away(error)
+    await redis.aclose()

@@ -1,0 +1,53 @@
+"""Loading of agents."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from turnpool.errors import SettingsError
+from turnpool.settings import AgentSpec, Settings
+from workers.agents import chat, load_agents, simulated
+
+
+def spec(target: str) -> AgentSpec:
+    """An agent `mine` at a place."""
+    return AgentSpec(name="mine", target=target, queue="turns")
+
+
+def test_the_built_in_agents_are_loaded() -> None:
+    """The default settings name two agents that are there."""
+    assert load_agents(Settings().agent_specs.values()) == {"chat": chat.agent, "simulated": simulated.agent}
+
+
+def test_an_agent_of_ones_own_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any callable in any module that can be imported."""
+    (tmp_path / "my_agents.py").write_text("async def answer(turn):\n    yield 'hi'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    agents = load_agents([spec("my_agents:answer")])
+    assert agents == {"mine": sys.modules["my_agents"].answer}
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("no_such_module:agent", "agent 'mine' cannot be loaded: No module named 'no_such_module'"),
+        ("workers.agents:missing", "agent 'mine' cannot be loaded: module 'workers.agents' has no attribute"),
+        ("os:sep", "agent 'mine': os:sep is not a function"),
+    ],
+)
+def test_one_that_cannot_be_loaded_is_named(target: str, says: str) -> None:
+    """The error names the variable, the agent and what is wrong."""
+    with pytest.raises(SettingsError) as raised:
+        load_agents([spec(target)])
+    assert raised.value.message.startswith(f"TURNPOOL_AGENTS: {says}")
+
+
+def test_a_missing_import_of_the_agent_itself_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent whose own dependency is not installed says which."""
+    (tmp_path / "needy_agent.py").write_text("import not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SettingsError, match="No module named 'not_installed'"):
+        load_agents([spec("needy_agent:agent")])

@@ -1,0 +1,204 @@
+"""The agent `chat`, against a small provider that speaks HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from turnpool.agent import Event, Message, Turn, Usage
+from turnpool.errors import ProviderError, TransientProviderError
+from workers.agents import chat
+
+pytestmark = pytest.mark.anyio
+
+DONE = "data: [DONE]\n\n"
+
+
+def chunk(text: str | None = None, **more: Any) -> str:
+    """An event of the stream, as OpenAI's."""
+    delta = {} if text is None else {"content": text}
+    body = {"id": "1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
+    return f"data: {json.dumps(body | more)}\n\n"
+
+
+def answer(*parts: str, status: str = "200 OK", headers: str = "", cut: bool = False) -> bytes:
+    """A whole HTTP answer; cut: the connection ends before the body does."""
+    kind = "text/event-stream" if status.startswith("200") else "application/json"
+    chunks = [f"{len(part.encode()):x}\r\n{part}\r\n" for part in parts]
+    end = "" if cut else "0\r\n\r\n"
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n"
+    return (head + headers + "\r\n" + "".join(chunks) + end).encode()
+
+
+@dataclass
+class Provider:
+    """Answers every request alike, and notes it."""
+
+    answer: bytes = b""
+    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.requests.append((head[0], headers, json.loads(body)))
+        writer.write(self.answer)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
+    """A provider, to which the agent's settings point."""
+    provider = Provider()
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    monkeypatch.setenv("TURNPOOL_LLM_MODEL", "small")
+    monkeypatch.setenv("TURNPOOL_LLM_API_KEY", "hush")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    chat._client.cache_clear()
+    yield provider
+    await chat._client()[0].close()
+    chat._client.cache_clear()
+    server.close()
+    await server.wait_closed()
+
+
+def turn(messages: list[Message] | None = None, **params: Any) -> Turn:
+    """A turn of a conversation."""
+    messages = messages or [{"role": "user", "content": "hello"}]
+
+    async def record(_: str, result: bytes) -> bytes:
+        await asyncio.sleep(0)
+        return result
+
+    return Turn("s.1", "s", "chat", messages[-1:], messages, params, {}, 1, record)
+
+
+async def said(turn: Turn, items: list[str | Event] | None = None) -> list[str | Event]:
+    """All that the agent yields; what comes before an error is in the list given."""
+    items = [] if items is None else items
+    async for item in chat.agent(turn):
+        items.append(item)
+    return items
+
+
+async def test_the_text_is_passed_on_as_it_comes(provider: Provider) -> None:
+    """Each piece of text is yielded, then the usage; events without text are passed over."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    provider.answer = answer(
+        ": a comment\n\n",
+        chunk(""),
+        chunk("Grüße 👋"),
+        chunk(None),
+        chunk('a "quote"\n'),
+        chunk(choices=[], usage=usage),
+        DONE,
+    )
+    assert await said(turn()) == ["Grüße 👋", 'a "quote"\n', Usage(5, 2)]
+
+
+async def test_the_request_is_what_the_endpoint_expects(provider: Provider) -> None:
+    """The conversation without our own fields, params as they are, streaming with usage."""
+    provider.answer = answer(chunk("hi"), DONE)
+    messages = [
+        {"turn_id": "s.1", "role": "user", "content": "a"},
+        {"turn_id": "s.1", "role": "assistant", "content": "b", "status": "incomplete"},
+        {"role": "user", "content": "c", "name": "n"},
+    ]
+    await said(turn(messages, temperature=0.5, stream=False, model="other"))
+    line, headers, body = provider.requests[0]
+    assert line == "POST /v1/chat/completions HTTP/1.1"
+    assert headers["authorization"] == "Bearer hush"
+    assert body == {
+        "model": "other",
+        "temperature": 0.5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c", "name": "n"},
+        ],
+    }
+    await said(turn())
+    assert provider.requests[1][2]["model"] == "small"
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "seconds"),
+    [
+        ("429 Too Many Requests", "7", 7.0),
+        ("429 Too Many Requests", "0.5", 0.5),
+        ("429 Too Many Requests", "Wed, 21 Oct 2037 07:28:00 GMT", None),
+        ("429 Too Many Requests", None, None),
+        ("500 Internal Server Error", None, None),
+        ("503 Service Unavailable", "2", 2.0),
+        ("408 Request Timeout", None, None),
+    ],
+)
+async def test_errors_that_may_pass(
+    provider: Provider, status: str, retry_after: str | None, seconds: float | None
+) -> None:
+    """Too many requests and errors of the server are tried again, when the provider asks to."""
+    headers = f"retry-after: {retry_after}\r\n" if retry_after else ""
+    provider.answer = answer('{"error": {"message": "busy"}}', status=status, headers=headers)
+    with pytest.raises(TransientProviderError, match=f"answered {status[:3]}: .*busy") as raised:
+        await said(turn())
+    assert raised.value.retry_after == seconds
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "400 Bad Request", "404 Not Found"])
+async def test_errors_that_will_not_pass(provider: Provider, status: str) -> None:
+    """A wrong key or request is not tried again, and the provider's words are told."""
+    provider.answer = answer('{"error": {"message": "no such model"}}', status=status)
+    with pytest.raises(ProviderError, match=f"answered {status[:3]}: .*no such model") as raised:
+        await said(turn())
+    assert not isinstance(raised.value, TransientProviderError)
+    assert "hush" not in raised.value.message
+
+
+BROKEN: dict[str, Callable[[], bytes]] = {
+    "cut": lambda: answer(chunk("half"), cut=True),
+    "error event": lambda: answer(chunk("half"), 'data: {"error": {"message": "overloaded"}}\n\n', DONE),
+    "no JSON": lambda: answer(chunk("half"), 'data: {"choices": \n\n', DONE),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_a_stream_that_breaks_may_be_tried_again(provider: Provider, how: str) -> None:
+    """What came before the break is yielded, then the error that may pass."""
+    provider.answer = BROKEN[how]()
+    items: list[str | Event] = []
+    with pytest.raises(TransientProviderError):
+        await said(turn(), items)
+    assert items == ["half"]
+
+
+async def test_a_provider_that_is_not_there_may_come_back(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused connection is tried again later."""
+    assert provider.requests == []
+    await chat._client()[0].close()
+    monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", "http://127.0.0.1:1/v1")
+    chat._client.cache_clear()
+    with pytest.raises(TransientProviderError, match="cannot be reached"):
+        await said(turn())
+
+
+async def test_a_cancelled_turn_closes_its_connection(provider: Provider) -> None:
+    """The provider need not go on answering a turn that nobody wants any more."""
+    provider.answer = answer(chunk("half"), cut=True)
+    answering = chat.agent(turn())
+    assert await anext(answering) == "half"
+    await answering.aclose()  # type: ignore[attr-defined]
+    with pytest.raises(StopAsyncIteration):
+        await anext(answering)

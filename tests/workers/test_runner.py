@@ -1,0 +1,223 @@
+"""One attempt at a turn, on a real store."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.turnpool.scripts.kit import contents, events, kinds, record
+from tests.workers.conftest import Worker
+from turnpool.agent import Event, ToolCall, ToolResult, Turn, Usage
+from turnpool.errors import ProviderError, TransientProviderError
+from turnpool.states import Status
+from turnpool.store import Store
+from workers import runner as running
+from workers.runner import Stop
+
+pytestmark = pytest.mark.anyio
+
+Answer = AsyncIterator[str | Event]
+
+
+async def test_a_turn_is_completed(worker: Worker, store: Store) -> None:
+    """Text, tools and usage of the agent become events, output, usage and messages."""
+
+    async def agent(turn: Turn) -> Answer:
+        assert (turn.id, turn.session_id, turn.attempt, turn.params) == ("s.1", "s", 1, {"p": 1})
+        assert turn.messages == turn.input == [{"role": "user", "content": "hello"}]
+        assert not turn.cancelled
+        yield "a"
+        yield ToolCall("c", "add", [1, 2])
+        yield ToolResult("c", 3)
+        yield ""
+        yield Usage(1, 2)
+        yield "b"
+        yield Usage(10, 20)
+
+    assert await worker.run(agent, params={"p": 1}) == "completed"
+    turn = await record(store, "s.1")
+    usage = {"input_tokens": 11, "output_tokens": 22}
+    assert (turn.status, turn.output, turn.usage) == (Status.COMPLETED, "ab", usage)
+    assert await contents(store) == ["hello", "ab"]
+    delta = "turn.output_text.delta"
+    assert (await kinds(store, "s.1"))[2:] == [
+        delta,
+        "turn.tool_call",
+        "turn.tool_result",
+        delta,
+        "turn.completed",
+    ]
+    last = (await events(store, "s.1"))[-1]
+    assert (last["output"], last["usage"]) == ("ab", usage)
+
+
+async def test_the_next_turn_of_the_session_is_woken_and_gets_the_history(worker: Worker) -> None:
+    """The agent is given the whole conversation, its own input last."""
+
+    async def agent(turn: Turn) -> Answer:
+        yield " ".join(message["content"] for message in turn.messages)
+
+    runner = await worker.runner(agent)
+    await worker.store.submit(worker.new_turn(input=[{"role": "user", "content": "more"}]))
+    assert await runner.run() == ("completed", ("turns",))
+    assert await (await worker.next(agent)).run() == ("completed", ())
+    assert (await contents(worker.store))[-1] == "hello hello more"
+
+
+async def test_an_agent_that_says_nothing_completes(worker: Worker) -> None:
+    """An empty answer is an answer."""
+
+    async def agent(turn: Turn) -> Answer:
+        if turn.cancelled:
+            yield "x"
+
+    assert await worker.run(agent) == "completed"
+    assert await contents(worker.store) == ["hello", ""]
+
+
+async def test_an_error_of_the_agent_fails_the_turn(worker: Worker, store: Store) -> None:
+    """The client is told the error's type and message, the session stays as it was."""
+
+    async def agent(_: Turn) -> Answer:
+        yield "half"
+        msg = "no such file"
+        raise FileNotFoundError(msg)
+
+    assert await worker.run(agent) == "failed"
+    turn = await record(store, "s.1")
+    assert turn.error == {"code": "agent_error", "message": "FileNotFoundError: no such file"}
+    assert (await events(store, "s.1"))[-1]["error"] == turn.error
+    assert (turn.output, await contents(store), await worker.texts()) == ("half", [], ["half"])
+
+
+async def test_a_wrong_yield_fails_the_turn(worker: Worker, store: Store) -> None:
+    """The author of an agent is told what it may yield."""
+
+    async def agent(_: Turn) -> Any:
+        yield b"bytes"
+
+    assert await worker.run(agent) == "failed"
+    turn = await record(store, "s.1")
+    assert turn.error is not None
+    assert "an agent yields str, ToolCall, ToolResult or Usage, not bytes" in turn.error["message"]
+
+
+async def test_an_agent_that_is_no_generator_fails_the_turn(worker: Worker, store: Store) -> None:
+    """A coroutine function is a usual mistake."""
+
+    def agent(_: Turn) -> Any:
+        return ["a list"]
+
+    assert await worker.run(agent) == "failed"
+    assert (await record(store, "s.1")).error is not None
+
+
+@dataclass
+class Provider:
+    """An agent whose provider fails so many times, after some text, with a usage each time."""
+
+    failures: list[Exception]
+    before: str = "half"
+    calls: int = 0
+    closed: list[int] = field(default_factory=list)
+
+    async def __call__(self, _: Turn) -> Answer:
+        """Answer."""
+        self.calls += 1
+        try:
+            yield Usage(1, 1)
+            yield self.before
+            if self.failures:
+                raise self.failures.pop(0)
+            yield "whole"
+        finally:
+            self.closed.append(self.calls)
+
+
+async def test_a_passing_error_of_the_provider_is_tried_again(worker: Worker, store: Store) -> None:
+    """The client is told that the answer starts over; only the last try counts."""
+    provider = Provider([TransientProviderError("429"), TransientProviderError("503", retry_after=0)])
+    assert await worker.run(provider) == "completed"
+    assert (provider.calls, provider.closed) == (3, [1, 2, 3])
+    told = [event for event in await events(store, "s.1") if event["type"] == "turn.restarted"]
+    assert [(event["reason"], event["keep"], event["attempt"]) for event in told] == [("retry", 0, 1)] * 2
+    turn = await record(store, "s.1")
+    assert (turn.output, turn.usage, turn.attempt) == (
+        "halfwhole",
+        {"input_tokens": 1, "output_tokens": 1},
+        1,
+    )
+    assert await contents(store) == ["hello", "halfwhole"]
+    assert "".join(await worker.texts()) == "halfhalfhalfwhole"
+
+
+async def test_a_retry_before_any_text_is_not_told(worker: Worker, store: Store) -> None:
+    """A client that has read nothing has nothing to forget."""
+    assert await worker.run(Provider([TransientProviderError("429")], before="")) == "completed"
+    assert "turn.restarted" not in await kinds(store, "s.1")
+
+
+async def test_an_error_that_does_not_pass_in_time_fails_the_turn(worker: Worker, store: Store) -> None:
+    """After the retries the turn fails with the provider's words."""
+    provider = Provider([TransientProviderError(f"busy {n}") for n in range(5)])
+    assert await worker.run(provider, retries=2) == "failed"
+    assert provider.calls == 3
+    assert (await record(store, "s.1")).error == {"code": "provider_error", "message": "busy 2"}
+
+
+async def test_an_error_that_will_not_pass_fails_at_once(worker: Worker, store: Store) -> None:
+    """A wrong key is not tried again."""
+    provider = Provider([ProviderError("401 " + "x" * 1000)])
+    assert await worker.run(provider) == "failed"
+    assert provider.calls == 1
+    turn = await record(store, "s.1")
+    assert turn.error is not None
+    assert (turn.error["code"], turn.error["message"][:5], len(turn.error["message"])) == (
+        "provider_error",
+        "401 x",
+        500,
+    )
+
+
+async def test_a_step_runs_once_in_the_life_of_a_turn(worker: Worker, store: Store) -> None:
+    """A later attempt gets the recorded result, of plain functions and coroutines alike."""
+    ran: list[str] = []
+
+    async def look_up(what: str) -> dict[str, str]:
+        ran.append(what)
+        return {"found": what}
+
+    def add(a: int, b: int) -> int:
+        ran.append("add")
+        return a + b
+
+    async def agent(turn: Turn) -> Answer:
+        found = await turn.step("look up", look_up, "salt")
+        total = await turn.step("add", add, 1, 2)
+        yield f"{found['found']} {total} {turn.attempt}"
+        if turn.attempt == 1:
+            await asyncio.Event().wait()
+
+    runner = await worker.runner(agent)
+    task = asyncio.create_task(runner.run())
+    await worker.streamed("salt 3 1")
+    runner.stop(Stop.DRAINED)
+    await task
+    assert (await (await worker.next(agent)).run())[0] == "completed"
+    assert ran == ["salt", "add"]
+    assert (await record(store, "s.1")).output == "salt 3 2"
+
+
+async def test_the_pause_before_a_retry_grows_and_obeys_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a wish of the provider's the pause grows to a limit; a wish counts up to the same limit."""
+    monkeypatch.setattr(running, "RETRY_FIRST", 0.5)
+    monkeypatch.setattr(running, "RETRY_LONGEST", 15.0)
+    unasked = TransientProviderError("x")
+    for number, longest in ((1, 1.0), (2, 2.0), (4, 8.0), (9, 15.0)):
+        pauses = [running._backoff(number, unasked) for _ in range(200)]
+        assert 0.5 <= min(pauses) < longest / 2 + 0.5
+        assert longest / 2 < max(pauses) <= longest
+    assert running._backoff(1, TransientProviderError("x", retry_after=3.0)) == 3.0
+    assert running._backoff(1, TransientProviderError("x", retry_after=99.0)) == 15.0
