@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from api import chat, events, operations, sessions, turns
 from api.context import Context
+from api.expiry import expire_turns
 from api.middleware import RequestMiddleware
 from api.problems import add_handlers
 from api.relay import Relay
@@ -41,11 +42,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     relay = Relay(store)
     wakeups = WakeUps(connect(settings.broker))
     app.state.context = Context(settings, store, relay, wakeups)
-    reading = asyncio.create_task(relay.run(), name="relay")
+    tasks = [
+        asyncio.create_task(relay.run(), name="relay"),
+        asyncio.create_task(expire_turns(app.state.context), name="expiry"),
+    ]
     try:
         yield
     finally:
-        reading.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await wakeups.close()
         await store.close()
 

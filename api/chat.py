@@ -1,6 +1,6 @@
 """The simplest way in: one call, one answer."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from api.context import CurrentContext, Tenant, taking_work
 from api.errors import TurnCancelledError, TurnFailedError, TurnUnfinishedError
@@ -19,6 +19,7 @@ BEYOND = 10.0
 async def chat(
     context: CurrentContext,
     tenant: Tenant,
+    request: Request,
     session_id: SessionId,
     body: ChatRequest,
     idempotency_key: IdempotencyKey = None,
@@ -26,7 +27,7 @@ async def chat(
     """Post a message and wait for the answer. A turn that fails is a 502, one that is cancelled a 409."""
     submitted = await submit(context, tenant, session_id, TurnRequest(input=body.message), idempotency_key)
     longest = context.settings.deadline_seconds + BEYOND
-    turn = await wait_for_end(context, submitted.turn_id, tenant, longest)
+    turn = await wait_for_end(context, request, submitted.turn_id, tenant, longest)
     if turn.status is Status.CANCELLED:
         raise TurnCancelledError(turn.id)
     if not turn.status.terminal:

@@ -54,7 +54,7 @@ async def session_events(
     await context.store.session(session_id, tenant)
     place = last_event_id or after
     cursor = Cursor.decode(place) if place else await _now(context, session_id)
-    return sse(session_stream(context.store, context.relay, session_id, cursor))
+    return sse(session_stream(context.store, context.relay, session_id, tenant, cursor))
 
 
 async def _now(context: Context, session_id: str) -> Cursor:

@@ -49,8 +49,8 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await context.store.ping()
-    except (RedisError, OSError) as error:
-        return problem(request, 503, "redis_away", f"Redis does not answer: {error}")
+    except (RedisError, OSError):
+        return problem(request, 503, "redis_away", "Redis does not answer.")
     return PlainTextResponse("ok\n")
 
 
@@ -79,8 +79,8 @@ async def drain(
 
 
 def _from_loopback(request: Request) -> bool:
-    # A proxy on this machine passes on requests of others; they carry its header.
-    if request.client is None or "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+    # A proxy on this machine passes on requests of others, a browser those of any web page; both say so.
+    if request.client is None or {"x-forwarded-for", "forwarded", "origin"} & set(request.headers):
         return False
     try:
         return ipaddress.ip_address(request.client.host).is_loopback

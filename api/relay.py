@@ -10,6 +10,8 @@ import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from api import metrics
 from turnpool import keys
 from turnpool.logs import get_logger
@@ -65,13 +67,16 @@ class Subscription:
         """Whether nothing was missed and the process goes on."""
         return not (self.behind or self.closing)
 
-    async def take(self, seconds: float) -> list[tuple[int, bytes]]:
-        """All that waits, as soon as there is something; nothing after so many seconds."""
+    async def take(self, until: float) -> list[tuple[int, bytes]]:
+        """All that waits, as soon as there is something; nothing if nothing came until then (loop time)."""
         if not self._waiting and self.live():
             self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
+            # A bare timer: asyncio.timeout costs as much as the rest of an event's way.
+            timer = asyncio.get_running_loop().call_at(until, self._changed.set)
+            try:
+                await self._changed.wait()
+            finally:
+                timer.cancel()
         waiting, self._waiting = self._waiting, []
         self._size = 0
         return waiting
@@ -128,16 +133,16 @@ class Relay:
                 stream.close()
 
     async def run(self) -> None:
-        """Read until cancelled; connect anew whenever the connection breaks."""
+        """Read until cancelled; connect anew whenever the connection breaks, however it does."""
         while True:
             try:
                 await self._read()
             except Exception as error:
-                # Whatever it is: without a relay every stream is silent.
-                if not is_away(error):
+                if isinstance(error, (RedisError, OSError)) and is_away(error):
+                    log.warning("redis_away", error=str(error))
+                else:
                     log.exception("relay_failed")
-                log.warning("redis_away", error=str(error))
-                await asyncio.sleep(AWAY_PAUSE)
+            await asyncio.sleep(AWAY_PAUSE)
 
     async def _read(self) -> None:
         async with self._store.listening() as pubsub:
@@ -164,7 +169,7 @@ class Relay:
                 stream.fall_behind()
         self._pubsub = pubsub
         if self._channels:
-            await pubsub.subscribe(*self._channels)
+            await _send(pubsub, list(self._channels), subscribe=True)
 
     def _handle(self, message: dict[str, Any]) -> None:
         name = message["channel"].decode()
@@ -219,7 +224,9 @@ class Relay:
 
 
 async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
-    # The reader notices a broken connection too, and connects again. If it does so at this very moment,
-    # redis-py raises anything (AttributeError: there is no writer); later orders must still go out.
-    with contextlib.suppress(Exception):
+    """Send one command. Only the reader connects again: two on one connection would break it."""
+    connection = pubsub.connection
+    if connection is None or not connection.is_connected:
+        return
+    with contextlib.suppress(Exception):  # whatever it is, the reader notices that the connection is gone
         await (pubsub.subscribe(*names) if subscribe else pubsub.unsubscribe(*names))

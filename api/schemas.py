@@ -1,5 +1,6 @@
 """What the API takes and gives, checked by pydantic."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 import orjson
@@ -23,11 +24,17 @@ SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}\.[1-9][0-9]{0,14}$")]
 
 
+# Members of a stored message that turnpool adds.
+OURS = {"turn_id", "status"}
+
+
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """JSON that orjson takes: no half surrogate pair, no integer over 64 bits, no nest without bottom."""
     try:
         orjson.dumps(value)
-    except TypeError as error:
+        # orjson writes NaN and the infinities as null.
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         msg = f"cannot be stored: {error}"
         raise ValueError(msg) from None
     return value
@@ -75,7 +82,8 @@ class TurnRequest(BaseModel):
         """The input as messages."""
         if isinstance(self.input, str):
             return [{"role": "user", "content": self.input}]
-        return [message.model_dump(exclude_unset=True) for message in self.input]
+        # What the store itself says of a message is not for clients to say.
+        return [message.model_dump(exclude_unset=True, exclude=OURS) for message in self.input]
 
 
 class SessionRequest(BaseModel):

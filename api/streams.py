@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from api import metrics
 from api.cursor import Cursor
 from api.relay import Relay, Subscription
-from turnpool.errors import TurnpoolError
+from turnpool.errors import SessionNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
 from turnpool.redis import is_away
 from turnpool.store import Store
@@ -64,8 +64,11 @@ async def turn_stream(
 
 async def _live(subscription: Subscription, n: int, after: int) -> AsyncIterator[list[bytes]]:
     """What comes for turn n, in order; ends where something is missing. Nothing means silence."""
+    now = asyncio.get_running_loop().time
+    # Counted from the last yield: what comes for the session's other turns breaks no silence.
+    silent_until = now() + PING_SECONDS
     while not subscription.behind:
-        taken = await subscription.take(PING_SECONDS)
+        taken = await subscription.take(silent_until)
         frames = []
         for number, frame in taken:
             seq = seq_of(frame)
@@ -77,18 +80,21 @@ async def _live(subscription: Subscription, n: int, after: int) -> AsyncIterator
                 break
             frames.append(frame)
             after = seq
-        if frames or not (taken or subscription.behind):
+        if frames or subscription.closing or (now() >= silent_until and not subscription.behind):
             yield frames
+            silent_until = now() + PING_SECONDS
 
 
 async def session_stream(
-    store: Store, relay: Relay, session_id: str, cursor: Cursor
+    store: Store, relay: Relay, session_id: str, tenant: str, cursor: Cursor
 ) -> AsyncGenerator[bytes, None]:
-    """Events of all turns of a session after the cursor; ends only with the client or the process."""
+    """Events of all turns of a session after the cursor; ends with the client, the process or the session."""
     yield RETRY
     async with relay.subscribe(session_id) as subscription:
         while not subscription.closing:
             subscription.catch_up()
+            if await _gone(store, session_id, tenant):
+                return
             newest = await _patiently(lambda: store.newest(session_id))
             cursor.restart_beyond(newest)
             for n in cursor.unfinished(newest):
@@ -105,8 +111,10 @@ async def session_stream(
 
 async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIterator[bytes]:
     """What comes for any turn, in order; ends where something is missing, or after a silence (no bytes)."""
+    now = asyncio.get_running_loop().time
+    silent_until = now() + PING_SECONDS
     while subscription.live():
-        taken = await subscription.take(PING_SECONDS)
+        taken = await subscription.take(silent_until)
         frames = []
         for n, frame in taken:
             if cursor.missing(n, seq_of(frame)):
@@ -117,7 +125,8 @@ async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIter
                 frames.append(_numbered(cursor, n, frame))
         if frames:
             yield b"".join(frames)
-        elif not taken and subscription.live():
+            silent_until = now() + PING_SECONDS
+        elif subscription.live() and now() >= silent_until:
             yield b""
             return
 
@@ -126,6 +135,15 @@ def _numbered(cursor: Cursor, n: int, frame: bytes) -> bytes:
     """The frame with the cursor after it as its id."""
     cursor.advance(n, seq_of(frame), ended=is_terminal(frame))
     return with_id(frame, cursor.encode())
+
+
+async def _gone(store: Store, session_id: str, tenant: str) -> bool:
+    """Whether the session was deleted or has expired."""
+    try:
+        await _patiently(lambda: store.session(session_id, tenant))
+    except SessionNotFoundError:
+        return True
+    return False
 
 
 async def _over(store: Store, turn_id: str, tenant: str, after: int) -> bool:

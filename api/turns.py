@@ -76,6 +76,9 @@ async def post_turn(
     turn_id = submitted.turn_id
     headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
     if "text/event-stream" in request.headers.get("accept", ""):
+        if submitted.replayed:
+            # The turn is kept longer than its events: then there is no stream to give.
+            await context.store.check_log(turn_id, tenant)
         headers["Location"] = f"/v1/turns/{turn_id}/events"
         return sse(turn_stream(context.store, context.relay, turn_id, tenant, 0), headers)
     headers["Location"] = f"/v1/turns/{turn_id}"
@@ -105,13 +108,14 @@ async def list_turns(
 async def get_turn(
     context: CurrentContext,
     tenant: Tenant,
+    request: Request,
     turn_id: TurnId,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for its end.")] = 0,
 ) -> TurnView:
     """Get a turn, at once or when it has ended."""
     turn = await context.store.turn(turn_id, tenant)
     if wait and not turn.status.terminal:
-        turn = await wait_for_end(context, turn_id, tenant, wait)
+        turn = await wait_for_end(context, request, turn_id, tenant, wait)
     return TurnView.of(turn)
 
 

@@ -17,13 +17,17 @@ def prefix(partition: str) -> str:
 
 
 def session(p: str, session_id: str) -> str:
-    """Hash: tenant, created_at (ms), metadata (JSON), head (turn that is ready or runs). Session TTL."""
+    """Hash: tenant, created_at (ms), metadata (JSON). Session TTL, longer while a turn waits or runs."""
     return f"{p}session:{session_id}"
 
 
-def counter(p: str, session_id: str) -> str:
-    """String: number of the session's newest turn. Outlives its turns, so that no id comes twice."""
-    return f"{p}counter:{session_id}"
+def line(p: str, session_id: str) -> str:
+    """Hash: n (number of the newest turn), tenant, head (turn that is ready or runs).
+
+    Outlives the session and its turns: no turn id comes twice, and nobody else gets the session id
+    while anything of it can be read.
+    """
+    return f"{p}line:{session_id}"
 
 
 def messages(p: str, session_id: str) -> str:
@@ -42,12 +46,12 @@ def events(p: str, session_id: str) -> str:
 
 
 def sessions(p: str, tenant: str) -> str:
-    """Sorted set: session id by last activity (ms). Session TTL."""
+    """Sorted set: session id by last activity (ms). As long as the longest of its sessions may live."""
     return f"{p}sessions:{tenant}"
 
 
 def turn(p: str, turn_id: str) -> str:
-    """Hash: the turn (fields in `lua/submit.lua`). Session TTL + log TTL after its end."""
+    """Hash: the turn (fields in `lua/submit.lua`). Session TTL + log TTL after its end, a day if keyed."""
     return f"{p}turn:{turn_id}"
 
 
@@ -57,7 +61,7 @@ def log(p: str, turn_id: str) -> str:
 
 
 def steps(p: str, turn_id: str) -> str:
-    """Hash: recorded results (JSON) of the turn's steps by name. Log TTL."""
+    """Hash: recorded results (JSON) of the turn's steps by name. As the turn, log TTL after its end."""
     return f"{p}steps:{turn_id}"
 
 
@@ -122,7 +126,7 @@ def workers(p: str) -> str:
 
 
 ALL: tuple[Callable[..., str], ...] = (
-    session, counter, messages, pending, events, sessions, turn, log, steps, idempotency,
+    session, line, messages, pending, events, sessions, turn, log, steps, idempotency,
     accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, worker, workers,
 )  # fmt: skip
 INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers")

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -42,10 +43,22 @@ class Reads:
 
     async def session(self, session_id: str, tenant: str) -> SessionRecord:
         """A session. Raises SessionNotFoundError."""
-        fields = await self.redis.hgetall(keys.session(self.prefix, session_id))
-        if fields.get(b"tenant") != tenant.encode():
+        (session,) = await self._sessions([session_id], tenant)
+        if session is None:
             raise SessionNotFoundError(session_id)
-        return _session(session_id, fields)
+        return session
+
+    async def _sessions(self, session_ids: list[str], tenant: str) -> list[SessionRecord | None]:
+        """The sessions of these ids that are the tenant's."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for session_id in session_ids:
+                pipeline.hgetall(keys.session(self.prefix, session_id))
+                pipeline.hget(keys.line(self.prefix, session_id), "head")
+            replies = await pipeline.execute()
+        return [
+            _session(session_id, fields, head) if fields.get(b"tenant") == tenant.encode() else None
+            for session_id, fields, head in zip(session_ids, replies[::2], replies[1::2], strict=True)
+        ]
 
     async def messages(self, session_id: str) -> list[Message]:
         """All messages of a session, oldest first."""
@@ -59,12 +72,12 @@ class Reads:
         top, skip = _decode_cursor(cursor) if cursor else ("+inf", 0)
         index = keys.sessions(self.prefix, tenant)
         found = await self.redis.zrevrangebyscore(index, top, "-inf", start=skip, num=limit, withscores=True)
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for name, _ in found:
-                pipeline.hgetall(keys.session(self.prefix, name.decode()))
-            hashes = await pipeline.execute()
-        sessions = [_session(name.decode(), h) for (name, _), h in zip(found, hashes, strict=True) if h]
-        return sessions, _next_cursor(found, top, skip) if len(found) == limit else None
+        names = [name.decode() for name, _ in found]
+        sessions = await self._sessions(names, tenant)
+        if gone := [name for name, session in zip(names, sessions, strict=True) if session is None]:
+            await self.redis.zrem(index, *gone)
+        there = [session for session in sessions if session is not None]
+        return there, _next_cursor(found, top, skip) if len(found) == limit else None
 
     async def turn(self, turn_id: str, tenant: str) -> TurnRecord:
         """A turn. Raises TurnNotFoundError."""
@@ -75,12 +88,12 @@ class Reads:
 
     async def newest(self, session_id: str) -> int:
         """The number of the session's newest turn, 0 if it has had none."""
-        return int(await self.redis.get(keys.counter(self.prefix, session_id)) or 0)
+        return int(await self.redis.hget(keys.line(self.prefix, session_id), "n") or 0)
 
     async def unfinished(self, session_id: str) -> list[int]:
         """Numbers of the session's turns that have not ended, in order."""
         async with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.hget(keys.session(self.prefix, session_id), "head")
+            pipeline.hget(keys.line(self.prefix, session_id), "head")
             pipeline.lrange(keys.pending(self.prefix, session_id), 0, -1)
             head, pending = await pipeline.execute()
         return [int(turn_id.rpartition(b".")[2]) for turn_id in (head, *pending) if turn_id]
@@ -142,8 +155,7 @@ class Reads:
             yield pubsub
 
 
-def _session(session_id: str, fields: dict[bytes, bytes]) -> SessionRecord:
-    head = fields.get(b"head")
+def _session(session_id: str, fields: dict[bytes, bytes], head: bytes | None) -> SessionRecord:
     return SessionRecord(
         id=session_id,
         tenant=fields[b"tenant"].decode(),
@@ -165,7 +177,7 @@ def _next_cursor(found: list[tuple[bytes, float]], top: str, skip: int) -> str:
 def _decode_cursor(cursor: str) -> tuple[str, int]:
     try:
         score, skip = orjson.loads(base64.urlsafe_b64decode(cursor))
-        if not 0 <= skip <= MOST_SKIPPED:
+        if not (math.isfinite(score) and 0 <= skip <= MOST_SKIPPED):
             raise BadCursorError
         return repr(float(score)), int(skip)
     except (binascii.Error, ValueError, TypeError):

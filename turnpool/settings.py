@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         3, ge=1, le=100, description="Times a turn may lose its worker before it fails."
     )
     deadline_seconds: float = Field(
-        600, gt=0, le=86_400, description="Longest life of a turn, waiting included."
+        600, gt=0, le=86_400, description="Life of a turn, waiting included, if its post says no other."
     )
     session_ttl: int = Field(3600, ge=1, description="Seconds a session lives after its last turn.")
     log_ttl: int = Field(3600, ge=1, description="Seconds a turn's events can be read after its end.")

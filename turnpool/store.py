@@ -60,9 +60,7 @@ class Store(Reads):
 
     async def create_session(self, session_id: str, tenant: str, metadata: dict[str, Any]) -> None:
         """Create a session. Raises SessionExistsError."""
-        made = await self._run(
-            "create_session", session_id, tenant, orjson.dumps(metadata), self.settings.session_ttl
-        )
+        made = await self._run("create_session", session_id, tenant, orjson.dumps(metadata), *self._kept)
         if not made:
             raise SessionExistsError(session_id)
 
@@ -197,14 +195,13 @@ class Store(Reads):
 
     async def record_step(self, held: Held, name: str, result: bytes) -> bytes:
         """Record a step's result, or give the one recorded before. Raises LeaseLostError."""
-        life = int(self.settings.deadline_seconds) + self.settings.log_ttl
-        recorded = await self._run("record_step", held.turn_id, held.attempt, name, result, life)
+        recorded = await self._run("record_step", held.turn_id, held.attempt, name, result)
         if recorded is None:
             raise LeaseLostError(held.turn_id, held.attempt)
         return bytes(recorded)
 
     async def top_up(self, queue: str, listed: int, interval_ms: int) -> int:
-        """How many wake-ups to publish, the broker's list holding `listed`."""
+        """How many wake-ups to publish, the broker's list holding `listed`; below zero, to take away."""
         return int(await self._run("top_up", queue, listed, interval_ms))
 
     async def leave(self, worker_id: str) -> None:

@@ -50,12 +50,14 @@ class WakeUps:
         await self._broker.aclose()
 
     async def _send(self) -> None:
-        while self._wanted:
-            wanted, self._wanted = self._wanted, Counter()
-            for queue, count in wanted.items():
-                for start in range(0, count, BATCH):
-                    await self._push(queue, min(BATCH, count - start))
-        self._sending = None
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, Counter()
+                for queue, count in wanted.items():
+                    for start in range(0, count, BATCH):
+                        await self._push(queue, min(BATCH, count - start))
+        finally:
+            self._sending = None
 
     async def _push(self, queue: str, count: int) -> None:
         try:

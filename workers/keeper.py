@@ -1,14 +1,14 @@
 """Keeps a worker's leases, and looks after what dead workers and lost wake-ups left behind.
 
-It has a thread and a loop of its own, so an agent that blocks the worker's loop loses no lease.
+It has a thread and a loop of its own, so an agent that blocks the worker's loop loses no lease. On
+it each duty has a task of its own, so that none waits for another: leases need only the store, while
+a broker that hangs delays nothing but the topping up.
 """
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from turnpool.logs import get_logger
@@ -24,10 +24,10 @@ log = get_logger(__name__)
 # Renewals within one lease: a cancel is seen in half a second at the default of 3 s, and a lease
 # survives several that are late.
 RENEWALS_PER_LEASE = 6
-# Milliseconds between two looks for lost wake-ups: longer than a wake-up is on its way.
-TOP_UP_INTERVAL_MS = 1000
-# Connections: the store's and the broker's commands come one after the other.
-CONNECTIONS = 2
+# Seconds between two looks for lost wake-ups: longer than a wake-up is on its way.
+TOP_UP_SECONDS = 1.0
+# Connections: a command of each duty at a time.
+CONNECTIONS = 4
 
 Held = list[tuple[str, int]]
 
@@ -48,7 +48,6 @@ class Keeper:
         self._settings = settings
         self._state = state
         self._on_stop = on_stop
-        self._interval = settings.lease_seconds / RENEWALS_PER_LEASE
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turnpool-keeper", daemon=True)
 
@@ -68,35 +67,35 @@ class Keeper:
         store = Store(connect(self._settings.redis_url, connections=CONNECTIONS), self._settings)
         broker = connect(self._settings.broker, connections=CONNECTIONS)
         wakeups = WakeUps(broker)
-        try:
-            await self._loop(store, broker, wakeups)
-        finally:
-            await wakeups.close()
-            await store.close()
+        interval = self._settings.lease_seconds / RENEWALS_PER_LEASE
 
-    async def _loop(self, store: Store, broker: Redis, wakeups: WakeUps) -> None:
-        while not self._closing.is_set():
-            started = time.monotonic()
-            try:
-                await self._renew(store)
-                await self._look(store, broker, wakeups)
-            except (RedisError, OSError) as error:
-                if not is_away(error):
-                    log.exception("keeper_failed")
-                log.warning("redis_away", error=str(error))
-            pause = self._interval - (time.monotonic() - started)
-            await asyncio.to_thread(self._closing.wait, max(pause, 0.01))
-        try:
-            await store.leave(self._state()[0].id)
-        except (RedisError, OSError) as error:
-            log.warning("redis_away", error=str(error))
+        async def top_up() -> None:
+            for queue in self._settings.queue_names:
+                missing = await store.top_up(queue, int(await broker.llen(queue)), int(TOP_UP_SECONDS * 1000))
+                metrics.TOPPED_UP.labels(queue).inc(max(missing, 0))
+                wakeups.publish([queue] * missing)
+                if missing < 0:
+                    await broker.rpop(queue, -missing)
+
+        duties = [
+            asyncio.create_task(_every(interval, lambda: self._renew(store)), name="renew"),
+            asyncio.create_task(_every(interval, lambda: self._look(store, wakeups)), name="look"),
+            asyncio.create_task(_every(TOP_UP_SECONDS, top_up), name="top up"),
+        ]
+        await asyncio.to_thread(self._closing.wait)
+        for duty in duties:
+            duty.cancel()
+        await asyncio.wait(duties)
+        await _once(lambda: store.leave(self._state()[0].id))
+        await wakeups.close()
+        await store.close()
 
     async def _renew(self, store: Store) -> None:
         worker, held = self._state()
         if stop := await store.renew(worker, held):
             self._on_stop(stop)
 
-    async def _look(self, store: Store, broker: Redis, wakeups: WakeUps) -> None:
+    async def _look(self, store: Store, wakeups: WakeUps) -> None:
         for queue in self._settings.queue_names:
             reaped = await store.reap(queue)
             for turn_id in reaped.requeued:
@@ -104,6 +103,23 @@ class Keeper:
             metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
             ended, woken = await store.expire(queue)
             metrics.EXPIRED.labels(queue).inc(len(ended))
-            missing = await store.top_up(queue, int(await broker.llen(queue)), TOP_UP_INTERVAL_MS)
-            metrics.TOPPED_UP.labels(queue).inc(missing)
-            wakeups.publish((*reaped.woken, *woken, *([queue] * missing)))
+            wakeups.publish((*reaped.woken, *woken))
+
+
+async def _every(seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
+    """Do a duty again and again, whatever happens."""
+    loop = asyncio.get_running_loop()
+    while True:
+        started = loop.time()
+        await _once(duty)
+        await asyncio.sleep(max(started + seconds - loop.time(), 0.01))
+
+
+async def _once(duty: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await duty()
+    except Exception as error:
+        if isinstance(error, (RedisError, OSError)) and is_away(error):
+            log.warning("redis_away", error=str(error))
+        else:
+            log.exception("keeper_failed")

@@ -63,9 +63,9 @@ class AsyncioPool(BasePool):
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
-        self._thread = threading.Thread(target=self._loop.run_forever, name="turnpool-loop", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="turnpool-loop", daemon=True)
         self._stopping = False
+        self._thread.start()
         asyncio.run_coroutine_threadsafe(self.service.start(), self._loop).result()
 
     def register_with_event_loop(self, hub: Any) -> None:
@@ -122,6 +122,15 @@ class AsyncioPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), **self.service.info()}
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            if not self._stopping:
+                # Without its loop the worker would only keep its leases. Others have the turns in seconds.
+                log.critical("loop_ended")
+                os._exit(1)
 
     def _spawn(self) -> None:
         while self._came:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from turnpool.agent import Agent, Event, ToolCall, ToolResult, Turn, Usage
-from turnpool.errors import LeaseLostError, ProviderError, TransientProviderError, TurnpoolError
+from turnpool.errors import LeaseLostError, TransientProviderError, TurnpoolError
 from turnpool.events import members, restarted, tool
 from turnpool.logs import get_logger
 from turnpool.models import Claim, Outcome
@@ -99,6 +99,9 @@ class Runner:
         for number in itertools.count(1):
             try:
                 await self._consume(self._agent(self.turn))
+            except (SystemExit, KeyboardInterrupt) as error:
+                # On an event loop these would end the loop, and all turns with it.
+                raise RuntimeError(f"the agent raised {type(error).__name__}") from error
             except TransientProviderError as error:
                 if number > self._retries:
                     raise
@@ -149,7 +152,11 @@ class Runner:
             return self._lost()
         if self._stop is Stop.DRAINED:
             return await self._hand_back()
-        return await self._settle(self._outcome(task))
+        try:
+            outcome = self._outcome(task)
+        except Exception as error:  # noqa: BLE001 - what the agent gave cannot be written as JSON
+            outcome = self._failed(*_describe(error))
+        return await self._settle(outcome)
 
     def _outcome(self, task: asyncio.Task[None]) -> Outcome:
         if self._stop is Stop.CANCELLED:
@@ -225,9 +232,10 @@ def _backoff(number: int, error: TransientProviderError) -> float:
 
 def _describe(error: BaseException) -> tuple[str, str]:
     """An error's code and message for the client."""
-    if isinstance(error, ProviderError):
-        return error.code, error.message[:ERROR_CHARACTERS]
     if isinstance(error, TurnpoolError):
-        return error.code, error.message
-    log.error("agent_failed", exc_info=error)
-    return "agent_error", f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
+        code, message = error.code, error.message
+    else:
+        log.error("agent_failed", exc_info=error)
+        code, message = "agent_error", f"{type(error).__name__}: {error}"
+    # Half a surrogate pair, which a broken message may hold, cannot be written.
+    return code, message[:ERROR_CHARACTERS].encode(errors="replace").decode()

@@ -150,7 +150,12 @@ class Writer:
         for start in range(0, len(turns), PIPELINE_CALLS):
             part = [turn for turn in turns[start : start + PIPELINE_CALLS] if not turn.closed]
             batches = [turn.begin() for turn in part]
-            replies = await self._write(batches)
+            try:
+                replies = await self._write(batches)
+            except Exception:
+                # Never heard of. The turns stop here, and are taken over when their leases run out.
+                log.exception("append_failed", turns=len(batches))
+                replies = [False] * len(batches)
             for turn, (_, entries), holds in zip(part, batches, replies, strict=True):
                 turn.end(len(entries), holds=holds)
 

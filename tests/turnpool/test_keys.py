@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 P = keys.prefix("0")
 EXPECTED = {
     keys.session: (["s"], "turnpool:{0}:session:s"),
-    keys.counter: (["s"], "turnpool:{0}:counter:s"),
+    keys.line: (["s"], "turnpool:{0}:line:s"),
     keys.messages: (["s"], "turnpool:{0}:messages:s"),
     keys.pending: (["s"], "turnpool:{0}:pending:s"),
     keys.events: (["s"], "turnpool:{0}:events:s"),
@@ -71,10 +71,10 @@ async def test_a_key_without_a_time_to_live_is_found(redis_url: str) -> None:
         await redis.zadd(keys.workers(P), {"w": 1})
         await redis.set(keys.worker(P, "w"), "{}", ex=10)
         await check_keys(redis)
-        await redis.set(keys.counter(P, "s"), 1)
-        with pytest.raises(AssertionError, match="counter:s"):
+        await redis.hset(keys.line(P, "s"), "n", 1)
+        with pytest.raises(AssertionError, match="line:s"):
             await check_keys(redis)
-        await redis.delete(keys.counter(P, "s"))
+        await redis.delete(keys.line(P, "s"))
 
 
 @pytest.mark.parametrize("function", keys.ALL, ids=lambda function: function.__name__)

@@ -114,7 +114,7 @@ class Life(RuleBasedStateMachine):
     def submit_otherwise(self, new: NewTurn, on_busy: OnBusy, *, foreign: bool) -> None:
         """A client posts a turn in a way that may be refused, or that cancels others."""
         new = replace(new, on_busy=on_busy, tenant="stranger" if foreign else new.tenant)
-        if foreign and new.session_id not in self.model.sessions:
+        if foreign and new.session_id not in self.model.lines:
             return
         refused = self.model.refuses(new)
         if not refused:
@@ -125,10 +125,12 @@ class Life(RuleBasedStateMachine):
         assert raised.value.code == refused
 
     @precondition(lambda self: self.model.turns)
-    @rule(draw=data(), foreign=sampled_from([False, False, False, True]))
-    def cancel(self, draw: DataObject, *, foreign: bool) -> None:
-        """A client cancels any turn, also one that has ended."""
-        turn = draw.draw(sampled_from(list(self.model.turns.values())))
+    @rule(draw=data(), runs=sampled_from([False, True]), foreign=sampled_from([False, False, False, True]))
+    def cancel(self, draw: DataObject, *, runs: bool, foreign: bool) -> None:
+        """A client cancels a turn that runs, or any, also one that has ended."""
+        turns = list(self.model.turns.values())
+        running = [turn for turn in turns if turn.status is Status.IN_PROGRESS]
+        turn = draw.draw(sampled_from((running if runs else []) or turns))
         call = self.store.cancel(turn.id, "stranger" if foreign else turn.new.tenant)
         if foreign or turn.deleted:
             with pytest.raises(TurnNotFoundError):
@@ -194,7 +196,8 @@ class Life(RuleBasedStateMachine):
         """A worker ends a turn, with its last text."""
         text = self.text()
         said = None if status is Status.FAILED else hold.turn.text + text
-        for _ in range(times):
+        # A turn of a deleted session is forgotten with its end.
+        for _ in range(1 if hold.turn.deleting else times):
             self.run(self.store.settle(hold.held, [delta(text)], outcome(status, said)))
         self.model.say(hold.turn, text)
         self.model.end(hold.turn, status, said)
@@ -342,11 +345,10 @@ class Life(RuleBasedStateMachine):
         for session_id in TENANTS:
             session = self.model.sessions.get(session_id)
             assert self.run(kit.contents(self.store, session_id)) == (session.messages if session else [])
-            line = [int(turn.id.rpartition(".")[2]) for turn in session.line] if session else []
-            assert self.run(self.store.unfinished(session_id)) == line
-            running = [
-                turn for turn in (session.line if session else []) if turn.status is Status.IN_PROGRESS
-            ]
+            line = self.model.lines.get(session_id, [])
+            numbers = [int(turn.id.rpartition(".")[2]) for turn in line]
+            assert self.run(self.store.unfinished(session_id)) == numbers
+            running = [turn for turn in line if turn.status is Status.IN_PROGRESS]
             assert len(running) <= 1
         for order in self.first_claims.values():
             assert order == sorted(set(order))

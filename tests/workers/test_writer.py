@@ -60,6 +60,11 @@ class Notebook:
         return lambda: asyncio.ensure_future(condition())
 
 
+@pytest.fixture(autouse=True)
+def _no_longest_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "LONGEST_INTERVAL", LONG)
+
+
 @asynccontextmanager
 async def running(store: Notebook | Store, seconds: float = LONG) -> AsyncIterator[Writer]:
     """A writer at work."""
@@ -143,8 +148,20 @@ async def test_a_pipeline_is_not_endless(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [len(call) for call in store.calls] == [8, 8, 4]
 
 
-async def test_the_interval_grows_with_the_time_a_flush_takes() -> None:
+async def test_the_first_text_does_not_wait_for_the_interval() -> None:
+    """A turn that begins between two flushes is not held up by the others."""
+    store = Notebook()
+    async with running(store) as writer:
+        log_of(writer, "s.1").text("a")
+        await wait_until(store.called(1))
+        log_of(writer, "t.1").text("b")
+        await wait_until(store.called(2))
+        assert store.written("t.1") == [[delta("b")]]
+
+
+async def test_the_interval_grows_with_the_time_a_flush_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow flushes come less often, up to the longest interval."""
+    monkeypatch.setattr(writing, "LONGEST_INTERVAL", 0.1)
     store = Notebook()
     store.slow = 0.03
     async with running(store, 0.001) as writer:
@@ -212,6 +229,7 @@ async def test_close_gives_what_is_not_written() -> None:
         assert await log.close() == [delta("b")]
         assert log.held.seq == 3
         log.text("too late")
+        log.event(CALL)
         log_of(writer, "t.1").text("x")
         await wait_until(store.called(2))
         assert store.written() == [[delta("a")]]

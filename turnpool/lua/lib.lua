@@ -128,12 +128,12 @@ end
 local function promote(session_id)
   local id = redis.call('LPOP', key_pending(session_id))
   if not id then
-    redis.call('HDEL', key_session(session_id), 'head')
+    redis.call('HDEL', key_line(session_id), 'head')
     return ''
   end
   local turn = load_turn(id)
   if not turn then return promote(session_id) end
-  redis.call('HSET', key_session(session_id), 'head', id)
+  redis.call('HSET', key_line(session_id), 'head', id)
   make_ready(turn)
   return turn.queue
 end
@@ -149,8 +149,13 @@ end
 -- What a session keeps after its last turn. While something waits or runs, submit.lua has set a longer life.
 local function refresh(session_id, session_ttl)
   local session = key_session(session_id)
-  if redis.call('HEXISTS', session, 'head') == 0 then redis.call('EXPIRE', session, session_ttl) end
+  if redis.call('HEXISTS', key_line(session_id), 'head') == 0 then redis.call('EXPIRE', session, session_ttl) end
   redis.call('EXPIRE', key_messages(session_id), redis.call('TTL', session))
+end
+
+-- A tenant's list forgets sessions that must have expired: a turn lives a day at most.
+local function prune_sessions(tenant, kept)
+  redis.call('ZREMRANGEBYSCORE', key_sessions(tenant), '-inf', now - (86400 + kept.session + kept.log) * 1000)
 end
 
 -- End a turn. kept: seconds to live {session, log}; fields: of the terminal event; messages: for the session.
@@ -161,17 +166,24 @@ local function finish(turn, status, fields, kept, messages)
   redis.call('ZREM', key_leases(turn.queue), turn.id)
   leave_line(turn)
   unready(turn.queue, turn.tenant, turn.id)
-  redis.call('EXPIRE', key_log(turn.id), kept.log)
-  redis.call('EXPIRE', key_steps(turn.id), kept.log)
-  redis.call('EXPIRE', key_turn(turn.id), kept.session + kept.log)
+  -- An idempotency key is kept for a day, and its turn with it.
+  local life = math.max(kept.session + kept.log, turn.keyed and 86400 or 0)
+  if turn.deleted then
+    redis.call('DEL', key_turn(turn.id), key_log(turn.id), key_steps(turn.id))
+  else
+    redis.call('EXPIRE', key_log(turn.id), kept.log)
+    redis.call('EXPIRE', key_steps(turn.id), kept.log)
+    redis.call('EXPIRE', key_turn(turn.id), life)
+  end
   -- A minute more than the turn's own, so that the number is not given again while the turn is known.
-  live(key_counter(turn.session), kept.session + kept.log + 60)
-  if redis.call('HGET', key_session(turn.session), 'head') ~= turn.id then
-    -- It waited behind another, or its session was deleted.
+  live(key_line(turn.session), life + 60)
+  if redis.call('HGET', key_line(turn.session), 'head') ~= turn.id then
     redis.call('LREM', key_pending(turn.session), 1, turn.id)
     return ''
   end
-  add_messages(turn, messages)
+  if not turn.deleted and redis.call('EXISTS', key_session(turn.session)) == 1 then
+    add_messages(turn, messages)
+  end
   local woken = promote(turn.session)
   refresh(turn.session, kept.session)
   return woken

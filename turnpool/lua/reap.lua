@@ -26,6 +26,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_leases(a.queue), '-inf', now
     local queue = a.queue
     if turn.cancel then
       queue = cancel(turn, kept)
+    elseif tonumber(turn.deadline_at) <= now then
+      queue = fail(turn, 'deadline_exceeded', 'The deadline passed, and the worker did not end the turn.', kept)
     elseif losses >= tonumber(a.max_attempts) then
       queue = fail(turn, 'worker_lost', 'The turn lost its worker ' .. losses .. ' times.', kept)
     else

@@ -12,25 +12,26 @@ local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session = key_session(a.session_id)
 local pending = key_pending(a.session_id)
 
-local owner = redis.call('HGET', session, 'tenant')
+local line = key_line(a.session_id)
+local owner = redis.call('HGET', line, 'tenant')
 if owner and owner ~= a.tenant then return {'session_not_found'} end
 
 local remembered = key_idempotency(a.session_id, a.tenant .. ':' .. a.idempotency_key)
 if a.idempotency_key ~= '' then
   local digest, id = string.match(redis.call('GET', remembered) or '', '^(%S+) (%S+)$')
-  if id then
+  if id and redis.call('EXISTS', key_turn(id)) == 1 then
     if digest ~= a.body_digest then return {'idempotency_mismatch'} end
     return {'replayed', id}
   end
 end
 
 local reply = {'accepted', '', now}
-local head = redis.call('HGET', session, 'head')
+local head = redis.call('HGET', line, 'head')
 if head and redis.call('EXISTS', key_turn(head)) == 0 then
   -- It waited so long for a worker that it is forgotten; those behind it go on.
   local queue = promote(a.session_id)
   if queue ~= '' then table.insert(reply, queue) end
-  head = redis.call('HGET', session, 'head')
+  head = redis.call('HGET', line, 'head')
 end
 if head and a.on_busy == 'reject' then return {'session_busy', head} end
 if redis.call('ZCARD', key_queued(a.queue)) >= tonumber(a.max_queued) then return {'queue_full'} end
@@ -42,17 +43,19 @@ if head and a.on_busy == 'interrupt' then
   -- First those behind the head, so that none of them takes its place.
   for _, id in ipairs(redis.call('LRANGE', pending, 0, -1)) do stop(load_turn(id), kept) end
   stop(load_turn(head), kept)
-  head = redis.call('HGET', session, 'head')
+  head = redis.call('HGET', line, 'head')
 end
 
 -- All of the session lives at least until the turn must have ended, then its own time.
 local life = math.ceil(a.deadline / 1000) + kept.session + kept.log
-local n = redis.call('INCR', key_counter(a.session_id))
-live(key_counter(a.session_id), life + 60)
+local n = redis.call('HINCRBY', line, 'n', 1)
+redis.call('HSET', line, 'tenant', a.tenant)
+live(line, life + 60)
 local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tenant = a.tenant, weight = a.weight,
   queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, seq = 0,
   input = a.input, params = a.params, metadata = a.metadata, created_at = now, queued_at = now,
   deadline_at = now + a.deadline}
+if a.idempotency_key ~= '' then turn.keyed = 1 end
 -- Priority, then age; the sum is exact in a double: fewer than 10^13 turns are ever accepted.
 turn.score = string.format('%.0f', a.priority * 1e13 + redis.call('INCR', key_accepted()))
 redis.call('EXPIRE', key_accepted(), 7 * 86400)
@@ -61,9 +64,11 @@ if head then position = position + (redis.call('HGET', key_turn(head), 'status')
 
 for field, value in pairs(turn) do redis.call('HSET', key_turn(turn.id), field, value) end
 redis.call('EXPIRE', key_turn(turn.id), life)
-if not owner then redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', '{}') end
+if redis.call('EXISTS', session) == 0 then
+  redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', '{}')
+end
 redis.call('ZADD', key_sessions(a.tenant), now, a.session_id)
-redis.call('ZREMRANGEBYSCORE', key_sessions(a.tenant), '-inf', now - life * 1000)
+prune_sessions(a.tenant, kept)
 live(key_sessions(a.tenant), life)
 if a.idempotency_key ~= '' then redis.call('SET', remembered, a.body_digest .. ' ' .. turn.id, 'EX', 86400) end
 
@@ -71,7 +76,7 @@ wait_in_line(turn)
 if head then
   redis.call('RPUSH', pending, turn.id)
 else
-  redis.call('HSET', session, 'head', turn.id)
+  redis.call('HSET', line, 'head', turn.id)
   make_ready(turn)
   table.insert(reply, a.queue)
 end

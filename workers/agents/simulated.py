@@ -47,5 +47,5 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
         yield f"w{k} "
         # Exponential, as tokens of a busy server come.
         due += params.itl_ms / 1000 * (jitter.expovariate(1) if jitter else 1)
-    words = sum(len(str(message["content"]).split()) for message in turn.messages)
+    words = sum(len(str(message.get("content")).split()) for message in turn.messages)
     yield Usage(input_tokens=words, output_tokens=params.tokens)

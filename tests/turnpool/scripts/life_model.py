@@ -17,10 +17,13 @@ TERMINAL_KINDS = frozenset(map(str, TERMINAL))
 
 @dataclass
 class ModelSession:
-    """A session from its creation to its deletion. `line`: turns that have not ended, the head first."""
+    """A session from its creation to its deletion.
+
+    `line`: turns that have not ended, the head first; it outlives the session.
+    """
 
     tenant: str
-    line: list["ModelTurn"] = field(default_factory=list)
+    line: list["ModelTurn"]
     messages: list[str] = field(default_factory=list)
 
 
@@ -38,6 +41,7 @@ class ModelTurn:
     cancel: bool = False
     text: str = ""
     restart: str = ""
+    deleting: bool = False
     deleted: bool = False
     kinds: list[str] = field(default_factory=lambda: ["turn.queued"])
 
@@ -72,19 +76,21 @@ class Model:
 
     def __init__(self) -> None:
         self.sessions: dict[str, ModelSession] = {}
+        self.lines: dict[str, list[ModelTurn]] = {}
         self.counters: dict[str, int] = {}
         self.turns: dict[str, ModelTurn] = {}
 
     def refuses(self, new: NewTurn) -> str:
         """The code of the error that a post gets, or ''."""
-        session = self.sessions.get(new.session_id)
-        if session and session.tenant != new.tenant:
+        line = self.lines.get(new.session_id)
+        if line is not None and TENANTS[new.session_id] != new.tenant:
             return "session_not_found"
-        return "session_busy" if session and session.line and new.on_busy is OnBusy.REJECT else ""
+        return "session_busy" if line and new.on_busy is OnBusy.REJECT else ""
 
     def submit(self, new: NewTurn) -> ModelTurn:
         """Accept a turn."""
-        session = self.sessions.setdefault(new.session_id, ModelSession(new.tenant))
+        line = self.lines.setdefault(new.session_id, [])
+        session = self.sessions.setdefault(new.session_id, ModelSession(new.tenant, line))
         if new.on_busy is OnBusy.INTERRUPT:
             for turn in session.line[:0:-1] + session.line[:1]:
                 self.stop(turn)
@@ -123,9 +129,10 @@ class Model:
         turn.status = status
         turn.kinds.append(f"turn.{status}")
         if turn in turn.session.line:
-            if turn.session.line[0] is turn and said is not None:
+            if turn.session.line[0] is turn and said is not None and not turn.deleting:
                 turn.session.messages += ["hello", said]
             turn.session.line.remove(turn)
+        turn.deleted = turn.deleting
 
     def lose(self, turn: ModelTurn) -> None:
         """The turn's lease has run out."""
@@ -160,11 +167,9 @@ class Model:
         session = self.sessions.pop(session_id)
         for turn in session.line[:0:-1] + session.line[:1]:
             self.stop(turn)
-        session.line.clear()
-        for n in range(self.counters[session_id], 0, -1):
+        for n in range(1, self.counters[session_id] + 1):
             turn = self.turns[f"{session_id}.{n}"]
-            if turn.deleted:
-                break
+            turn.deleting = True
             turn.deleted = turn.status is not Status.IN_PROGRESS
 
     def with_status(self, queue: str, status: Status) -> set[str]:

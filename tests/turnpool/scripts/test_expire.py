@@ -39,8 +39,10 @@ async def test_a_running_turn_is_left_to_its_worker(store: Store, new_turn: Make
     """The worker ends a running turn at its deadline, with the partial text."""
     await store.submit(new_turn())
     await take(store)
-    await store.redis.hset(keys.turn(store.prefix, "s.1"), "deadline_at", 1)
+    await store.redis.zadd(keys.deadlines(store.prefix, "turns"), {"s.1": 1})
     assert await store.expire("turns") == ((), ())
+    assert (await record(store, "s.1")).status is Status.IN_PROGRESS
+    assert await store.redis.zcard(keys.deadlines(store.prefix, "turns")) == 0
 
 
 async def test_a_turn_that_lost_its_worker_fails_with_deadline_exceeded(

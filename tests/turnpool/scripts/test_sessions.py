@@ -76,21 +76,25 @@ async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None
 async def test_a_running_turn_is_stopped_and_writes_nothing_into_a_new_session(
     store: Store, new_turn: MakeTurn
 ) -> None:
-    """No turn number comes twice, and the old turn's end changes nothing of the new session."""
+    """No turn number comes twice, the new turns wait for the old one's end, and nothing of it is left."""
     await store.submit(new_turn())
     old = await take(store)
     await store.delete_session("s", "default")
     assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
     assert (await store.submit(new_turn())).turn_id == "s.2"
     assert (await store.submit(new_turn())).turn_id == "s.3"
-    assert await store.settle(old, [], completed("old")) == ()
+    assert await store.unfinished("s") == [1, 2, 3]
+    assert (await store.claim("turns", "w2"))[0] is None
+    assert await store.settle(old, [], completed("old")) == ("turns",)
     assert await contents(store) == []
     assert await store.unfinished("s") == [2, 3]
     new = await take(store)
     assert new.turn_id == "s.2"
     await store.settle(new, [], completed("new"))
     assert await contents(store) == ["hello", "new"]
-    assert (await kinds(store, "s.1"))[-1] == "turn.completed"
+    assert await kinds(store, "s.1") == []
+    with pytest.raises(TurnNotFoundError):
+        await store.turn("s.1", "default")
 
 
 async def test_the_running_turn_of_a_deleted_session_ends_if_its_worker_dies(
@@ -100,10 +104,29 @@ async def test_the_running_turn_of_a_deleted_session_ends_if_its_worker_dies(
     await store.submit(new_turn())
     old = await take(store)
     await store.delete_session("s", "default")
-    await store.submit(new_turn(tenant="other"))
+    await store.submit(new_turn())
     assert (await lose(store, old)).ended == ("s.1",)
     assert await contents(store) == []
     assert (await take(store)).turn_id == "s.2"
+
+
+async def test_a_session_id_is_its_tenant_s_as_long_as_anything_of_it_can_be_read(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """Neither after a delete nor when the session has expired does another tenant get the id."""
+    await store.submit(new_turn())
+    await store.settle(await take(store), [], completed("secret"))
+    await store.redis.delete(keys.session(store.prefix, "s"))
+    with pytest.raises(SessionNotFoundError):
+        await store.submit(new_turn(tenant="other"))
+    with pytest.raises(SessionExistsError):
+        await store.create_session("s", "other", {})
+    await store.create_session("s", "default", {})
+    await store.delete_session("s", "default")
+    with pytest.raises(SessionNotFoundError):
+        await store.submit(new_turn(tenant="other"))
+    life = await store.redis.ttl(keys.line(store.prefix, "s"))
+    assert life > store.settings.session_ttl + store.settings.log_ttl
 
 
 async def test_a_tenant_lists_its_own_sessions_page_by_page(store: Store, new_turn: MakeTurn) -> None:

@@ -135,4 +135,4 @@ async def test_an_ended_turn_expires_after_its_log(
     for key, life in lives.items():
         assert life - 2 <= await brief.redis.ttl(key) <= life, key
     # A number is never given again while its turn is known.
-    assert await brief.redis.ttl(keys.counter(brief.prefix, "s")) > 110
+    assert await brief.redis.ttl(keys.line(brief.prefix, "s")) > 110

@@ -42,9 +42,9 @@ async def test_the_lesser_of_two_looks_counts(store: Store, new_turn: MakeTurn) 
 
 
 async def test_more_wake_ups_than_turns_are_no_debt(store: Store, new_turn: MakeTurn) -> None:
-    """Superfluous wake-ups are not set against later losses."""
+    """Superfluous wake-ups are taken away, at the second look, and not set against later losses."""
     await fill(store, new_turn, 2)
-    assert [await look(store, listed) for listed in (9, 9, 0, 0)] == [0, 0, 0, 2]
+    assert [await look(store, listed) for listed in (9, 7, 2, 0, 0)] == [0, -5, 0, 0, 2]
 
 
 async def test_only_ready_turns_count(store: Store, new_turn: MakeTurn) -> None:
