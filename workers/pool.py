@@ -66,7 +66,11 @@ class AsyncioPool(BasePool):
         self._thread = threading.Thread(target=self._run, name="turnpool-loop", daemon=True)
         self._stopping = False
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.service.start(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self.service.start(), self._loop).result()
+        except BaseException:
+            self._end_loop()
+            raise
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called at each (re)connection: the hub then wakes when a turn has ended."""
@@ -111,8 +115,7 @@ class AsyncioPool(BasePool):
             # The hub stands still while the pool stops, so its callbacks are run here.
             select.select([self._wake_read], [], [])
             self._run_callbacks()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._end_loop()
         drained.result()
 
     on_terminate = on_stop
@@ -122,6 +125,11 @@ class AsyncioPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), **self.service.info()}
+
+    def _end_loop(self) -> None:
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
     def _run(self) -> None:
         try:

@@ -197,6 +197,70 @@ async def test_a_turn_that_loses_every_worker_fails(pool: Pool) -> None:
     assert text_of(await run_turn(api.port, "s", simulated(5))) == words(5)
 
 
+async def test_an_agent_that_exits_fails_its_turn_only(pool: Pool) -> None:
+    """The worker goes on with its other turns."""
+    agents = "exiting=tests.acceptance.agents:exiting,simulated=workers.agents.simulated:agent"
+    api = await pool.api(AGENTS=agents)
+    await pool.worker(AGENTS=agents)
+    other = asyncio.create_task(run_turn(api.port, "other", simulated(50)))
+    frames = await run_turn(api.port, "s", {"input": "hello"})
+    assert frames[-1].data["error"]["code"] == "agent_error"
+    assert "SystemExit" in frames[-1].data["error"]["message"]
+    frames = await other
+    assert (text_of(frames), restarts(frames)) == (words(50), [])
+
+
+async def test_a_worker_that_is_stuck_loses_a_turn_past_its_deadline(pool: Pool) -> None:
+    """Its keeper renews leases, but not for ever: another worker ends the turn."""
+    agents = "stuck=tests.acceptance.agents:stuck"
+    api = await pool.api(AGENTS=agents)
+    await pool.worker(AGENTS=agents, LEASE_SECONDS="1")
+    answer = await post_turn(api.port, "s", {"input": "hello", "deadline_seconds": 2})
+    reading = asyncio.create_task(read(answer))
+
+    async def runs() -> bool:
+        return (await pool.store.queue_state("turns")).running == 1
+
+    await wait_until(runs)
+    await pool.worker(AGENTS=agents, LEASE_SECONDS="1")
+    frames = await reading
+    check_dense(frames)
+    assert frames[-1].data["error"]["code"] == "deadline_exceeded"
+    assert restarts(frames) == []
+
+
+async def test_a_broker_that_hangs_costs_no_lease(pool: Pool) -> None:
+    """Leases need the store alone: a turn ends where it began although its worker's broker stands still."""
+    with ValkeyServer() as broker:
+        url = f"redis://127.0.0.1:{broker.port}/0"
+        api = await pool.api(BROKER_URL=url)
+        await pool.worker(BROKER_URL=url, LEASE_SECONDS="1")
+        await pool.worker(LEASE_SECONDS="1")
+        answer = await post_turn(api.port, "s", simulated(300))
+        reading = asyncio.create_task(read(answer))
+
+        async def runs() -> bool:
+            return (await pool.store.queue_state("turns")).running == 1
+
+        await wait_until(runs)
+        process = broker._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            frames = await reading
+        finally:
+            process.send_signal(signal.SIGCONT)
+    assert (text_of(frames), restarts(frames)) == (words(300), [])
+
+
+async def test_a_turn_without_any_worker_expires(pool: Pool) -> None:
+    """Accepted means kept: its client is told in time, though no worker ever comes."""
+    api = await pool.api()
+    frames = await run_turn(api.port, "s", {**simulated(5), "deadline_seconds": 1})
+    check_dense(frames)
+    assert frames[-1].data["error"]["code"] == "expired"
+
+
 async def test_redis_down_at_start_is_told_and_its_coming_is_noticed(tmp_path: Path) -> None:
     """API and worker start without Redis, say so, and work once it is there."""
     with ValkeyServer() as found:
