@@ -97,6 +97,7 @@ def connect(
         parse_qs(parts.query)["master"][0],
         redis_class=Redis,
         db=int(parts.path.strip("/") or 0),
+        username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         **options,
     )
