@@ -229,4 +229,5 @@ async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
     if connection is None or not connection.is_connected:
         return
     with contextlib.suppress(Exception):  # whatever it is, the reader notices that the connection is gone
-        await (pubsub.subscribe(*names) if subscribe else pubsub.unsubscribe(*names))
+        # Not pubsub.subscribe: when it cannot send, it connects again by itself.
+        await connection.send_command("SUBSCRIBE" if subscribe else "UNSUBSCRIBE", *names)

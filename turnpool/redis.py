@@ -109,7 +109,8 @@ def broker(url: str) -> tuple[str, dict[str, Any]]:
     parts = urlsplit(url)
     if parts.scheme != "sentinel":
         return url.replace("unix://", "redis+socket://", 1), {}
-    secret = f":{parts.password}@" if parts.password else ""
+    user, at, _ = parts.netloc.rpartition("@")
+    secret = user + at
     urls = [f"sentinel://{secret}{host}:{port}{parts.path}" for host, port in _hosts(parts.netloc)]
     return ";".join(urls), {"master_name": parse_qs(parts.query)["master"][0]}
 

@@ -151,21 +151,26 @@ async def test_an_end_read_from_the_log_is_read_once(client: httpx.AsyncClient, 
 
 
 async def test_a_session_that_was_gone_for_long_is_heard_again(
-    serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, store: Store
 ) -> None:
-    """When even the count of its turns has expired, numbers begin anew, and an open stream follows."""
+    """When even the count of its turns has expired, numbers begin anew; an old id misses none of them."""
+    await client.post("/v1/sessions", json={"id": "s"})
+    await store.redis.flushdb()
+    await post(client)
+    async with stream(client, PATH, headers={"Last-Event-ID": "3,2:7"}) as events:
+        assert places([await asyncio.wait_for(events.next(), 3)]) == [("s.1", 1)]
+
+
+async def test_a_stream_of_a_session_that_is_gone_ends(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent stream looks whether its session is still there; the client that comes again is told 404."""
     monkeypatch.setattr("api.streams.PING_SECONDS", 0.1)
     async with client_of(serve()) as client:
-        for _ in range(3):
-            await post(client)
-            await (await claim(store)).complete()
-        async with stream(client, PATH, headers={"Last-Event-ID": "3"}) as events:
-            assert await events.block() == b"retry: 1000"
-            await store.redis.flushdb()
+        await client.post("/v1/sessions", json={"id": "s"})
+        async with stream(client, PATH) as events:
             await events.block()
-            await events.block()
-            await post(client)
-            assert places([await asyncio.wait_for(events.next(), 3)]) == [("s.1", 1)]
+            await client.delete("/v1/sessions/s")
+            assert await asyncio.wait_for(events.rest(), 3) == []
+        assert (await client.get(PATH)).status_code == 404
 
 
 async def test_a_stream_of_a_deleted_session_tells_the_end_of_its_turns(
