@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Response, status
 
 from api.context import Context, CurrentContext, Tenant
 from api.cursor import BadEventIdError, Cursor
@@ -33,6 +33,9 @@ async def turn_events(
     """Stream a turn's events after Last-Event-ID or `after`; with `follow=false` the log so far as JSON."""
     start = _start(last_event_id, after)
     await context.store.check_log(turn_id, tenant)
+    if follow and start and await _nothing_left(context, turn_id, tenant, start):
+        # The one answer that keeps a browser's EventSource from connecting again.
+        return Response(status_code=status.HTTP_204_NO_CONTENT)
     if follow:
         return sse(turn_stream(context.store, context.relay, turn_id, tenant, start))
     events = []
@@ -62,6 +65,11 @@ async def _now(context: Context, session_id: str) -> Cursor:
     newest = await context.store.newest(session_id)
     unfinished = await context.store.unfinished(session_id)
     return Cursor.at(newest, [n for n in unfinished if n <= newest])
+
+
+async def _nothing_left(context: Context, turn_id: str, tenant: str, after: int) -> bool:
+    turn = await context.store.turn(turn_id, tenant)
+    return turn.status.terminal and turn.seq <= after
 
 
 def _start(last_event_id: str | None, after: int | None) -> int:

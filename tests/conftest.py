@@ -1,6 +1,7 @@
 """What all tests share: a real Valkey, stores on it, and a check that no key outlives its test."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
@@ -22,13 +23,16 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
     """A Valkey server of this test process."""
-    with ValkeyServer() as server:
+    # Left to itself it tries one port after another, so that test processes side by side collide.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ValkeyServer(port=port) as server:
         yield server
 
 
 @pytest.fixture
 async def redis_url(valkey: ValkeyServer) -> AsyncIterator[str]:
-    """URL of an empty server. After the test every key of turnpool must have a time to live or be an index."""
+    """URL of an empty server. After the test every key has to have a time to live or be an index."""
     url = f"redis://{valkey.host}:{valkey.port}/0"
     async with Redis.from_url(url) as redis:
         await redis.flushall()
@@ -81,5 +85,6 @@ def new_turn() -> Callable[..., NewTurn]:
 async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
     """Wait for a condition, as short as can be. Fails after so many seconds."""
     async with asyncio.timeout(seconds):
-        while not await condition():
+        # ASYNC110: conditions are in other processes, which set no event here.
+        while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
