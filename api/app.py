@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_middleware(RequestMiddleware, max_body=settings.max_input_bytes)
     add_handlers(app)
-    for module in (sessions, turns, events, chat, operations):
+    for module in (turns, events, sessions, chat, operations):
         app.include_router(module.router)
     return app
 

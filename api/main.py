@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app, stop_streams
+from turnpool.collector import spare_the_collector
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings
 
@@ -46,6 +47,7 @@ def main() -> None:
     # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spare_the_collector()
     server.run()
     sys.exit(0 if server.started else 1)
 

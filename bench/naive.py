@@ -29,4 +29,5 @@ async def _words(session_id: str) -> AsyncIterator[bytes]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", loop="uvloop", http="httptools", backlog=4096)
+    port = int(sys.argv[1])
+    uvicorn.run(app, port=port, log_level="warning", loop="uvloop", http="httptools", backlog=4096)

@@ -77,15 +77,17 @@ class Keeper:
                 if missing < 0:
                     await broker.rpop(queue, -missing)
 
-        duties = [
+        duties = {
             asyncio.create_task(_every(interval, lambda: self._renew(store)), name="renew"),
             asyncio.create_task(_every(interval, lambda: self._look(store, wakeups)), name="look"),
             asyncio.create_task(_every(TOP_UP_SECONDS, top_up), name="top up"),
-        ]
+        }
         await asyncio.to_thread(self._closing.wait)
-        for duty in duties:
-            duty.cancel()
-        await asyncio.wait(duties)
+        while duties:
+            # Again and again, since redis-py can swallow a cancel that meets an answer.
+            for duty in duties:
+                duty.cancel()
+            _, duties = await asyncio.wait(duties, timeout=0.05)
         await _once(lambda: store.leave(self._state()[0].id))
         await wakeups.close()
         await store.close()

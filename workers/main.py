@@ -8,6 +8,7 @@ from typing import Any
 from celery.signals import worker_shutting_down
 from prometheus_client import start_http_server
 
+from turnpool.collector import spare_the_collector
 from turnpool.errors import SettingsError
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings
@@ -60,6 +61,7 @@ def run(settings: Settings) -> int:
         if worker.pool:
             worker.pool.wake()
 
+    spare_the_collector()
     log.info("worker_starts", worker=worker_id, queues=settings.queue_names, agents=list(agents))
     worker.start()
     return int(worker.exitcode or 0)

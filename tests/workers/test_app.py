@@ -45,7 +45,7 @@ async def test_every_wake_up_is_sent_with_an_id_of_its_own(settings: Settings) -
         assert await redis.llen("other") == 1
 
 
-async def test_a_broker_that_is_away_raises_nothing(settings: Settings) -> None:
+async def test_a_broker_that_is_away_raises_nothing() -> None:
     """The wake-up is dropped: publishing never fails a request."""
     wakeups = WakeUps(Redis.from_url("redis://127.0.0.1:1/0"))
     wakeups.publish(["turns"])

@@ -1,5 +1,6 @@
 """The keeper's thread: leases, dead workers, deadlines, lost wake-ups."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 
@@ -182,3 +183,14 @@ async def test_it_takes_its_worker_off_the_list_at_the_end(store: Store, start: 
 async def _held(store: Store, turn_id: str) -> StoreHeld:
     turn = await record(store, turn_id)
     return StoreHeld(turn.id, turn.attempt, turn.seq)
+
+
+async def test_it_ends_whatever_it_is_doing(settings: Settings, store: Store, told: Told) -> None:
+    """A worker that is told to end ends, at whatever moment of the keeper's work that comes."""
+    for n in range(60):
+        keeper = Keeper(settings, lambda: (worker_info(), told.held), told.on_stop)
+        keeper.start()
+        # Moments a little apart, some in the midst of a command.
+        await asyncio.sleep(n % 10 * 0.004)
+        await asyncio.wait_for(asyncio.to_thread(keeper.close), 10)
+    assert await store.workers() == []
