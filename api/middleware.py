@@ -1,12 +1,12 @@
 """ASGI middleware: request ids, the limit on bodies, and the figures of each request."""
 
+import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from fastapi import Request
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
@@ -15,6 +15,41 @@ from api.problems import STATUS, problem
 
 # Characters of a request id that a client may choose.
 LONGEST_REQUEST_ID = 128
+# Posts of turns under way at once: enough to fill a pipeline to Redis.
+SUBMITS_AT_ONCE = 16
+
+
+class Gate:
+    """Serves a burst some at a time up to the start of their answers.
+
+    On one event loop all of a burst would go in step, so that each gets its answer when all do.
+    Here the first turns run while the last are still being read.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = asyncio.Semaphore(places)
+
+    @contextlib.asynccontextmanager
+    async def place(self, send: Send) -> AsyncIterator[Send]:
+        """Wait for a place; it is free again when the answer starts, or fails to."""
+        await self._places.acquire()
+        held = True
+
+        def free() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._places.release()
+
+        async def gated_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                free()
+            await send(message)
+
+        try:
+            yield gated_send
+        finally:
+            free()
 
 
 class RequestMiddleware:
@@ -23,6 +58,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, max_body: int) -> None:
         self._app = app
         self._max_body = max_body
+        self._gate = Gate(SUBMITS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -40,25 +76,38 @@ class RequestMiddleware:
                 _count(scope, message["status"], time.monotonic() - started)
             await send(message)
 
-        if int(headers.get(b"content-length", b"0")) > self._max_body:
+        body = await self._read(headers, receive)
+        if body is None:
             await _too_large(scope, self._max_body)(scope, receive, counted_send)
-            return
-        await self._app(scope, self._limited(receive), counted_send)
+        elif scope["method"] == "POST" and scope["path"].endswith("/turns"):
+            async with self._gate.place(counted_send) as gated_send:
+                await self._app(scope, _again(body, receive), gated_send)
+        else:
+            await self._app(scope, _again(body, receive), counted_send)
 
-    def _limited(self, receive: Receive) -> Receive:
-        """For bodies that do not say their length."""
-        size = 0
-
-        async def limited() -> MutableMapping[str, Any]:
-            nonlocal size
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+        """The whole body, or None if it is too large. No slow client may hold a place at the gate."""
+        if int(headers.get(b"content-length", b"0")) > self._max_body:
+            return None
+        body = b""
+        more = True
+        while more:
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body:
-                # FastAPI passes only this kind of exception on from a body.
-                raise HTTPException(413, InputTooLargeError(self._max_body).message)
-            return message
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._max_body:
+                return None
+        return body
 
-        return limited
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Receive the body as one message, then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
