@@ -26,8 +26,11 @@ def turns(
 
 
 def _render(answer: dict[str, Any]) -> RenderableType:
-    table = Table("turn", "status", "agent", "attempt", "posted", "seconds")
-    table.add_column("answer", no_wrap=True, overflow="ellipsis")
+    table = Table(expand=True)
+    for name in ("turn", "status", "agent", "attempt", "posted", "seconds"):
+        table.add_column(name, no_wrap=True)
+    # Only the answer gives way in a narrow terminal.
+    table.add_column("answer", no_wrap=True, overflow="ellipsis", ratio=1)
     for turn in answer["turns"]:
         table.add_row(
             Text(turn["id"]),
