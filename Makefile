@@ -30,7 +30,7 @@ check: setup  ## Lint, format check, types, import contracts, fast tests: under 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --quiet -m "not acceptance" --numprocesses 2 $(ARGS)
+	$(BIN)/python -m pytest --quiet -m "not acceptance and not slow" --numprocesses 2 $(ARGS)
 
 .PHONY: format
 format: setup  ## Format the code and repair what ruff can repair.

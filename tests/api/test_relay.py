@@ -17,7 +17,7 @@ from tests.conftest import wait_until
 from turnpool import keys
 from turnpool.store import Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def read(client: httpx.AsyncClient, turn_id: str, after: int = 0) -> list[int]:

@@ -21,7 +21,7 @@ from turnpool import keys
 from turnpool.settings import Settings
 from turnpool.store import Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def heard(store: Store, session_id: str) -> bool:

@@ -381,6 +381,7 @@ class Life(RuleBasedStateMachine):
             assert await self.store.redis.ttl(key) >= 0 or b"workers" in key, key
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)  # some thousand steps, each checked against all there is
 def test_life(valkey: ValkeyServer) -> None:
     """Whatever clients, workers and the clock do, the store does as the model."""

@@ -79,6 +79,7 @@ def test_a_wrong_value_ends_a_process_with_status_2(
     assert capsys.readouterr().err.startswith("turnpool: TURNPOOL_PORT: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [("CONCURRENCY", "0"), ("AGENTS", "x=no_such_module:agent"), ("AGENTS", "x=os:sep")],

@@ -56,6 +56,7 @@ def wait_until_healthy(url: str) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_without_a_password_it_does_not_start() -> None:
     """One clear line and status 2."""
     env = {name: value for name, value in os.environ.items() if "TURNPOOL" not in name}

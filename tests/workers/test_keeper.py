@@ -23,7 +23,7 @@ from turnpool.store import Held as StoreHeld
 from turnpool.store import Store
 from workers.keeper import Held, Keeper
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 StartKeeper = Callable[..., Keeper]
 

@@ -6,7 +6,11 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.turnpool.cli.fake_api import Handler, accepted, answer, delta, event, serving, stream
+
+pytestmark = pytest.mark.slow
 
 TURNPOOL = str(Path(sys.executable).with_name("turnpool"))
 DONE = event(9, "completed", output="")

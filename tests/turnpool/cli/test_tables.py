@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.turnpool.cli.fake_api import answer, serving
+
+pytestmark = pytest.mark.slow
 
 TURNPOOL = str(Path(sys.executable).with_name("turnpool"))
 POOL = {
