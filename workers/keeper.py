@@ -6,6 +6,7 @@ a broker that hangs delays nothing but the topping up.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -77,17 +78,16 @@ class Keeper:
                 if missing < 0:
                     await broker.rpop(queue, -missing)
 
-        duties = {
-            asyncio.create_task(_every(interval, lambda: self._renew(store)), name="renew"),
-            asyncio.create_task(_every(interval, lambda: self._look(store, wakeups)), name="look"),
-            asyncio.create_task(_every(TOP_UP_SECONDS, top_up), name="top up"),
-        }
+        # Not cancelled: redis-py can swallow a cancel, and leaves a connection open that it meets half-made.
+        ending = asyncio.Event()
+        duties = [
+            asyncio.create_task(_every(interval, lambda: self._renew(store), ending), name="renew"),
+            asyncio.create_task(_every(interval, lambda: self._look(store, wakeups), ending), name="look"),
+            asyncio.create_task(_every(TOP_UP_SECONDS, top_up, ending), name="top up"),
+        ]
         await asyncio.to_thread(self._closing.wait)
-        while duties:
-            # Again and again, since redis-py can swallow a cancel that meets an answer.
-            for duty in duties:
-                duty.cancel()
-            _, duties = await asyncio.wait(duties, timeout=0.05)
+        ending.set()
+        await asyncio.wait(duties)
         await _once(lambda: store.leave(self._state()[0].id))
         await wakeups.close()
         await store.close()
@@ -108,13 +108,15 @@ class Keeper:
             wakeups.publish((*reaped.woken, *woken))
 
 
-async def _every(seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
-    """Do a duty again and again, whatever happens."""
+async def _every(seconds: float, duty: Callable[[], Awaitable[None]], ending: asyncio.Event) -> None:
+    """Do a duty again and again, whatever happens, until the end."""
     loop = asyncio.get_running_loop()
-    while True:
+    while not ending.is_set():
         started = loop.time()
         await _once(duty)
-        await asyncio.sleep(max(started + seconds - loop.time(), 0.01))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(started + seconds - loop.time(), 0.01)):
+                await ending.wait()
 
 
 async def _once(duty: Callable[[], Awaitable[None]]) -> None:
