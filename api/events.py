@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Response, status
 from api.context import Context, CurrentContext, Tenant
 from api.cursor import BadEventIdError, Cursor
 from api.schemas import EventList, SessionId, TurnId, as_json
-from api.sse import sse
+from api.sse import FrameResponse
 from api.streams import session_stream, turn_stream
 from turnpool.events import data_of, seq_of
 
@@ -37,7 +37,7 @@ async def turn_events(
         # The one answer that keeps a browser's EventSource from connecting again.
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     if follow:
-        return sse(turn_stream(context.store, context.relay, turn_id, tenant, start))
+        return FrameResponse(turn_stream(context.store, context.relay, turn_id, tenant, start))
     events = []
     while frames := await context.store.frames(turn_id, start):
         events += [data_of(frame) for frame in frames]
@@ -57,7 +57,7 @@ async def session_events(
     await context.store.session(session_id, tenant)
     place = last_event_id or after
     cursor = Cursor.decode(place) if place else await _now(context, session_id)
-    return sse(session_stream(context.store, context.relay, session_id, tenant, cursor))
+    return FrameResponse(session_stream(context.store, context.relay, session_id, tenant, cursor))
 
 
 async def _now(context: Context, session_id: str) -> Cursor:

@@ -1,23 +1,48 @@
 """The SSE response."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-from anyio import Event
-from fastapi.responses import Response
 from sse_starlette import EventSourceResponse
-
-# Seconds a stream gets to say good-bye on SIGTERM; it takes one write.
-FAREWELL_SECONDS = 3.0
+from starlette.types import Receive, Scope, Send
 
 
-def sse(frames: AsyncIterator[bytes], headers: dict[str, str] | None = None) -> Response:
-    """A stream of ready frames. Pings are the stream's own, since it knows when it is silent."""
-    return EventSourceResponse(
-        frames,
-        headers=headers,
-        sep="\n",
-        ping=0,
-        # Lets the streams end by themselves (Relay.close) instead of being cut.
-        shutdown_event=Event(),
-        shutdown_grace_period=FAREWELL_SECONDS,
-    )
+class FrameResponse(EventSourceResponse):
+    """A stream of ready frames, with sse-starlette's headers.
+
+    Its sending is replaced, which a burst of streams pays for with a fifth of the process's time:
+    frames need no encoding, pings are the stream's own, since it knows when it is silent, and
+    `Relay.close` ends the streams on SIGTERM. What is left to watch for is the client's end.
+    """
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None) -> None:
+        super().__init__(frames, headers=headers, ping=0)
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send frames until they end or the client goes."""
+        del scope
+        connected = asyncio.timeout(None)
+        watch = asyncio.create_task(_end_with_client(receive, connected))
+        try:
+            async with connected, aclosing(self._frames):
+                await send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
+                async for frames in self._frames:
+                    await send({"type": "http.response.body", "body": frames, "more_body": True})
+        except TimeoutError:
+            if not connected.expired():
+                raise
+            return
+        finally:
+            watch.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _end_with_client(receive: Receive, connected: asyncio.Timeout) -> None:
+    """Let the stream time out at once when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    connected.reschedule(0)

@@ -11,7 +11,7 @@ from api import metrics
 from api.context import Context, CurrentContext, Tenant, taking_work
 from api.errors import IdempotencyKeyTooLongError
 from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_json
-from api.sse import sse
+from api.sse import FrameResponse
 from api.streams import turn_stream
 from api.waiting import wait_for_end
 from turnpool.models import NewTurn, Submitted
@@ -80,7 +80,7 @@ async def post_turn(
             # The turn is kept longer than its events: then there is no stream to give.
             await context.store.check_log(turn_id, tenant)
         headers["Location"] = f"/v1/turns/{turn_id}/events"
-        return sse(turn_stream(context.store, context.relay, turn_id, tenant, 0), headers)
+        return FrameResponse(turn_stream(context.store, context.relay, turn_id, tenant, 0), headers)
     headers["Location"] = f"/v1/turns/{turn_id}"
     turn = TurnView.of(await context.store.turn(turn_id, tenant))
     return as_json(turn, status.HTTP_202_ACCEPTED, headers)
