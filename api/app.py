@@ -13,6 +13,7 @@ from api.expiry import expire_turns
 from api.middleware import RequestMiddleware
 from api.problems import add_handlers
 from api.relay import Relay
+from turnpool.metrics import watch
 from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.store import Store
@@ -45,6 +46,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),
+        asyncio.create_task(watch(store), name="watch"),
     ]
     try:
         yield

@@ -6,6 +6,7 @@ from redis.exceptions import RedisError
 
 from api.context import Context
 from turnpool.logs import get_logger
+from turnpool.metrics import count_failures
 from turnpool.redis import is_away
 
 log = get_logger(__name__)
@@ -19,8 +20,9 @@ async def expire_turns(context: Context) -> None:
     while True:
         try:
             for queue in context.settings.all_queues:
-                _, woken = await context.store.expire(queue)
+                ended, woken = await context.store.expire(queue)
                 context.wakeups.publish(woken)
+                await count_failures(context.store, queue, ended)
         except Exception as error:
             # The relay tells that Redis is away.
             if not (isinstance(error, (RedisError, OSError)) and is_away(error)):

@@ -2,14 +2,40 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from turnpool.models import QueueState, WorkerInfo
+
 REQUESTS = Counter("turnpool_http_requests", "Requests, by route and status.", ["method", "route", "status"])
 LATENCY = Histogram(
     "turnpool_http_response_start_seconds", "From request to first byte of answer.", ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
 )  # fmt: skip
 STREAMS = Gauge("turnpool_streams", "Open event streams.")
+OPENS = Counter(
+    "turnpool_stream_opens", "Streams opened, from the first event or resumed after another.", ["start"]
+)
 EVENTS = Counter("turnpool_events_relayed", "Events received over pub/sub.")
 CATCH_UPS = Counter(
     "turnpool_stream_catch_ups", "Times a stream went back to the log, by reason.", ["reason"]
 )
 SUBMITTED = Counter("turnpool_turns_submitted", "Turns accepted.", ["queue"])
+REFUSED = Counter("turnpool_submits_refused", "Turns not accepted, by error code.", ["code"])
+
+# Of the whole pool, read from Redis when Prometheus asks: the same from every API process.
+DEPTH = Gauge("turnpool_queue_depth", "Turns that wait.", ["queue"])
+RUNNING = Gauge("turnpool_queue_running", "Turns that run.", ["queue"])
+OLDEST = Gauge("turnpool_queue_oldest_wait_seconds", "How long the oldest waiting turn waits.", ["queue"])
+SLOTS = Gauge("turnpool_queue_slots", "Turns that workers which do not drain can run at once.", ["queue"])
+WORKERS = Gauge("turnpool_queue_workers", "Workers that do not drain.", ["queue"])
+
+
+def show_pool(queues: list[QueueState], workers: list[WorkerInfo]) -> None:
+    """Set the figures of the pool; without queues there are none."""
+    for gauge in (DEPTH, RUNNING, OLDEST, SLOTS, WORKERS):
+        gauge.clear()
+    for queue in queues:
+        serving = [worker for worker in workers if queue.name in worker.queues and not worker.draining]
+        DEPTH.labels(queue.name).set(queue.queued)
+        RUNNING.labels(queue.name).set(queue.running)
+        OLDEST.labels(queue.name).set(queue.oldest_wait_seconds)
+        SLOTS.labels(queue.name).set(sum(worker.slots for worker in serving))
+        WORKERS.labels(queue.name).set(len(serving))

@@ -10,10 +10,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 
-from api.context import CurrentContext, Tenant, same
+from api.context import Context, CurrentContext, Tenant, same
 from api.errors import ForbiddenError
+from api.metrics import show_pool
 from api.problems import problem
 from api.schemas import PoolView
+from turnpool.models import QueueState
 
 router = APIRouter(tags=["operations"])
 
@@ -24,15 +26,18 @@ PROBE_SECONDS = 0.8
 @router.get("/v1/pool")
 async def pool(context: CurrentContext, _: Tenant) -> PoolView:
     """What waits, what runs, and on which workers."""
-    store = context.store
-    queues = [await store.queue_state(queue) for queue in context.settings.all_queues]
+    queues = await _queues(context)
     return PoolView(
         queued=sum(queue.queued for queue in queues),
         running=sum(queue.running for queue in queues),
         oldest_wait_seconds=max(queue.oldest_wait_seconds for queue in queues),
         queues=queues,
-        workers=await store.workers(),
+        workers=await context.store.workers(),
     )
+
+
+async def _queues(context: Context) -> list[QueueState]:
+    return [await context.store.queue_state(queue) for queue in context.settings.all_queues]
 
 
 @router.get("/healthz", response_class=PlainTextResponse)
@@ -55,8 +60,13 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics() -> Response:
-    """Prometheus metrics of this process."""
+async def metrics(context: CurrentContext) -> Response:
+    """Prometheus metrics: of this process, and of the pool as long as Redis answers."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            show_pool(await _queues(context), await context.store.workers())
+    except (RedisError, OSError):
+        show_pool([], [])
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -7,6 +7,8 @@ from contextlib import aclosing
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from api import metrics
+
 
 class FrameResponse(EventSourceResponse):
     """A stream of ready frames, with sse-starlette's headers.
@@ -16,7 +18,14 @@ class FrameResponse(EventSourceResponse):
     `Relay.close` ends the streams on SIGTERM. What is left to watch for is the client's end.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        headers: dict[str, str] | None = None,
+        *,
+        resumed: bool = False,
+    ) -> None:
+        metrics.OPENS.labels("resumed" if resumed else "first").inc()
         super().__init__(frames, headers=headers, ping=0)
         self._frames = frames
 

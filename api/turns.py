@@ -14,6 +14,7 @@ from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_j
 from api.sse import FrameResponse
 from api.streams import turn_stream
 from api.waiting import wait_for_end
+from turnpool.errors import TurnpoolError
 from turnpool.models import NewTurn, Submitted
 
 router = APIRouter(prefix="/v1", tags=["turns"])
@@ -28,6 +29,16 @@ async def submit(
     context: Context, tenant: str, session_id: str, body: TurnRequest, key: str | None
 ) -> Submitted:
     """Accept a turn and wake a worker. Raises the errors of Store.submit."""
+    try:
+        return await _submit(context, tenant, session_id, body, key)
+    except TurnpoolError as error:
+        metrics.REFUSED.labels(error.code).inc()
+        raise
+
+
+async def _submit(
+    context: Context, tenant: str, session_id: str, body: TurnRequest, key: str | None
+) -> Submitted:
     if key is not None and len(key) > LONGEST_KEY:
         raise IdempotencyKeyTooLongError
     agent = context.settings.agent_spec(body.agent)

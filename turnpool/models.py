@@ -109,13 +109,20 @@ class TurnRecord:
 class Claim:
     """A turn that a worker has just been given, with the session's messages before it.
 
-    `remaining_seconds`: until its deadline, by the server's clock.
+    `remaining_seconds`: until its deadline, by the server's clock. `restart`: why an attempt before
+    this one ended, None for the first.
     """
 
     turn: TurnRecord
     messages: list[Message]
     steps: dict[str, bytes]
     remaining_seconds: float
+    restart: str | None = None
+
+    @property
+    def age_seconds(self) -> float:
+        """From accepted to claimed, by the server's clock."""
+        return max(self.turn.deadline_at - self.remaining_seconds - self.turn.created_at, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

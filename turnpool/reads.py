@@ -86,6 +86,11 @@ class Reads:
             raise TurnNotFoundError(turn_id)
         return TurnRecord.from_hash(fields)
 
+    async def error_code(self, turn_id: str) -> str | None:
+        """The code of the error that a turn ended with, whoever owns it; None if there is none."""
+        code = await self.pipelined.execute("HGET", keys.turn(self.prefix, turn_id), "error_code")
+        return code.decode() if code else None
+
     async def newest(self, session_id: str) -> int:
         """The number of the session's newest turn, 0 if it has had none."""
         return int(await self.redis.hget(keys.line(self.prefix, session_id), "n") or 0)
@@ -146,7 +151,7 @@ class Reads:
 
     async def ping(self) -> bool:
         """Whether Redis answers."""
-        return bool(await self.redis.ping())
+        return bool(await self.pipelined.execute("PING"))
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Any]:

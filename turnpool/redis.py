@@ -5,7 +5,7 @@ URLs: `redis://[:password@]host:port/db`, `rediss://…` (TLS), `unix://…`, an
 """
 
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
 
 # Seconds. A server that does not answer for so long is away; the caller says so or tries again.
 CONNECT_TIMEOUT = 2.0
@@ -79,10 +80,12 @@ def connect(
     url: str, *, connections: int = CONNECTIONS, answer_timeout: float | None = ANSWER_TIMEOUT
 ) -> Redis:
     """A client; it connects with the first command, and tries nothing twice behind the caller's back."""
-    # Without this redis-py sends a command again that may have been carried out.
     options: dict[str, Any] = {
+        # Where they are on, as by default, redis-py takes a closed connection from its pool for a good one.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": answer_timeout,
+        # Otherwise redis-py sends a command again that may have been carried out.
         "retry": Retry(NoBackoff(), 0),
     }
     parts = urlsplit(url)
@@ -102,6 +105,15 @@ def connect(
         **options,
     )
     return master
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with the password, unless it has one."""
+    parts = urlsplit(url)
+    if not password or parts.password:
+        return url
+    user, _, hosts = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.rstrip(':')}:{quote(password, safe='')}@{hosts}").geturl()
 
 
 def broker(url: str) -> tuple[str, dict[str, Any]]:

@@ -3,22 +3,25 @@
 A wrong value is one clear line on standard error and exit status 2 (`load_settings`).
 """
 
+import os
 import re
 import sys
 from functools import cached_property
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from turnpool.errors import SettingsError, UnknownAgentError
-from turnpool.redis import check_url
+from turnpool.redis import check_url, with_password
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
 DEFAULT_QUEUE = "turns"
 DEFAULT_TENANT = "default"
 
+T = TypeVar("T", bound=BaseSettings)
 RedisUrl = Annotated[str, AfterValidator(check_url)]
 
 
@@ -41,6 +44,11 @@ class Settings(BaseSettings):
     )
     broker_url: RedisUrl | None = Field(
         None, repr=False, description="Celery's broker; the store's server by default."
+    )
+    redis_password: SecretStr = Field(SecretStr(""), description="Its password, if the URL has none.")
+    broker_password: SecretStr = Field(SecretStr(""), description="The broker's, if BROKER_URL has none.")
+    secrets_dir: str = Field(
+        "", description="Folder whose files `turnpool_<setting>` give settings that the environment does not."
     )
     agents: str = Field(
         "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent",
@@ -66,6 +74,9 @@ class Settings(BaseSettings):
     max_input_bytes: int = Field(1_000_000, ge=1, description="Largest request body.")
     flush_ms: float = Field(25, ge=1, le=1000, description="Tokens of so long go out as one event.")
     drain_seconds: float = Field(110, ge=0, description="Time running turns get to end after SIGTERM.")
+    pod_deletion_cost: bool = Field(
+        default=False, description="On Kubernetes: keep the pod's deletion cost at the turns it runs."
+    )
     provider_retries: int = Field(
         4, ge=0, le=20, description="Times a passing error of the provider is retried."
     )
@@ -143,26 +154,51 @@ class Settings(BaseSettings):
         return keys
 
     @property
+    def store(self) -> str:
+        """URL of the store, password included."""
+        return with_password(self.redis_url, self.redis_password.get_secret_value())
+
+    @property
     def broker(self) -> str:
-        """URL of Celery's broker."""
-        return self.broker_url or self.redis_url
+        """URL of Celery's broker, password included."""
+        if self.broker_url is None:
+            return self.store
+        return with_password(self.broker_url, self.broker_password.get_secret_value())
+
+
+def secrets_dir() -> str | None:
+    """The folder of secret files, if there is to be one. Raises SettingsError if it is not there."""
+    folder = os.environ.get("TURNPOOL_SECRETS_DIR")
+    if folder and not Path(folder).is_dir():
+        raise SettingsError(f"TURNPOOL_SECRETS_DIR: {folder} is no folder")
+    return folder or None
 
 
 def read_settings() -> Settings:
     """Settings from the environment. Raises SettingsError with one line that names the variable."""
+    return _read(Settings)
+
+
+def _read(kind: type[T]) -> T:
     try:
-        return Settings()
+        return kind(_secrets_dir=secrets_dir())
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
         message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"TURNPOOL_{name}: {message}" if name else f"TURNPOOL_{message}") from None
+        prefix = kind.model_config["env_prefix"]
+        raise SettingsError(f"{prefix}{name}: {message}" if name else f"{prefix}{message}") from None
 
 
 def load_settings() -> Settings:
     """Settings of a process; a wrong value ends it with one line and status 2."""
+    return load(Settings)
+
+
+def load(kind: type[T]) -> T:
+    """Settings of this kind; a wrong value ends the process with one line and status 2."""
     try:
-        return read_settings()
+        return _read(kind)
     except SettingsError as error:
         print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
         raise SystemExit(2) from None

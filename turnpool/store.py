@@ -56,7 +56,7 @@ class Store(Reads):
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """A store at the server that the settings name; nothing connects yet."""
-        return cls(connect(settings.redis_url), settings)
+        return cls(connect(settings.store), settings)
 
     async def create_session(self, session_id: str, tenant: str, metadata: dict[str, Any]) -> None:
         """Create a session. Raises SessionExistsError."""
@@ -122,6 +122,7 @@ class Store(Reads):
             messages=[orjson.loads(message) for message in messages],
             steps={name.decode(): value for name, value in _pairs(steps).items()},
             remaining_seconds=float(values[b"remaining"]) / 1000,
+            restart=values[b"restart"].decode() if b"restart" in values else None,
         )
         return claim, _names(woken)
 

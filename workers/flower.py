@@ -5,7 +5,7 @@ command line, where `ps` would show it.
 """
 
 import logging
-import os
+import secrets
 import signal
 import sys
 from typing import NoReturn
@@ -13,30 +13,54 @@ from typing import NoReturn
 from flower.app import Flower
 from flower.options import default_options
 from flower.urls import settings as web_settings
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from turnpool.logs import configure, get_logger
-from turnpool.settings import load_settings
+from turnpool.settings import load, load_settings
 from workers.app import make_app
 
-DEFAULT_USER = "turnpool"
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = "5555"
 TASKS_KEPT = 10_000  # a task here is a wake-up; Flower's own 100,000 can take some 100 MB
+
+
+class FlowerSettings(BaseSettings):
+    """Flower's own settings. `persistent`: a file that keeps its tasks over a restart."""
+
+    model_config = SettingsConfigDict(env_prefix="TURNPOOL_FLOWER_", frozen=True, extra="ignore")
+
+    password: SecretStr = Field(SecretStr(""), validate_default=True)
+    user: str = Field("turnpool", pattern="^[^:]+$")
+    host: str = "127.0.0.1"
+    port: int = Field(5555, ge=0, le=65_535)
+    cookie_secret: SecretStr = SecretStr("")
+    persistent: str = ""
+
+    @field_validator("password")
+    @classmethod
+    def _is_set(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value():
+            raise ValueError("it must be set, since Flower can stop workers")
+        return value
 
 
 def main() -> None:
     """Serve Flower until SIGTERM or SIGINT."""
-    settings = load_settings()
+    settings, own = load_settings(), load(FlowerSettings)
     configure(settings.log_level, "flower")
     # What was answered well (most of it probes and the page refreshing itself) is not worth a line.
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     # It warns four times whenever there is no worker to ask, as at every start.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
-    default_options.basic_auth = [_credentials()]
-    default_options.address = os.environ.get("TURNPOOL_FLOWER_HOST", DEFAULT_HOST)
-    default_options.port = _port()
+    default_options.basic_auth = [f"{own.user}:{own.password.get_secret_value()}"]
+    default_options.address, default_options.port = own.host, own.port
     default_options.max_tasks = TASKS_KEPT
-    flower = Flower(capp=make_app(settings), options=default_options, **web_settings)
+    if own.persistent:
+        default_options.persistent, default_options.db = True, own.persistent
+    # Without one of its own, each start makes a new one.
+    cookie_secret = own.cookie_secret.get_secret_value() or secrets.token_urlsafe()
+    flower = Flower(
+        capp=make_app(settings), options=default_options, **{**web_settings, "cookie_secret": cookie_secret}
+    )
     for end in (signal.SIGTERM, signal.SIGINT):
         flower.io_loop.asyncio_loop.add_signal_handler(end, flower.stop)
     try:
@@ -45,20 +69,6 @@ def main() -> None:
         _refuse(f"Flower cannot listen on port {default_options.port}: {error.strerror}.")
     get_logger(__name__).info("flower_started", address=default_options.address, port=port)
     flower.start()
-
-
-def _credentials() -> str:
-    password = os.environ.get("TURNPOOL_FLOWER_PASSWORD")
-    if not password:
-        _refuse("set TURNPOOL_FLOWER_PASSWORD: Flower can stop workers, so it needs a password.")
-    return f"{os.environ.get('TURNPOOL_FLOWER_USER', DEFAULT_USER)}:{password}"
-
-
-def _port() -> int:
-    value = os.environ.get("TURNPOOL_FLOWER_PORT", DEFAULT_PORT)
-    if not value.isdecimal() or int(value) > 65_535:  # noqa: PLR2004 - the highest port there is
-        _refuse(f"TURNPOOL_FLOWER_PORT: {value!r} is not a port from 0 to 65535.")
-    return int(value)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable
 from redis.exceptions import RedisError
 
 from turnpool.logs import get_logger
+from turnpool.metrics import count_failures
 from turnpool.models import WorkerInfo
 from turnpool.redis import connect, is_away
 from turnpool.settings import Settings
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
 from workers import metrics
+from workers.deletion_cost import LOOK_SECONDS, DeletionCost
 
 log = get_logger(__name__)
 
@@ -49,6 +51,7 @@ class Keeper:
         self._settings = settings
         self._state = state
         self._on_stop = on_stop
+        self._cost = DeletionCost() if settings.pod_deletion_cost else None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turnpool-keeper", daemon=True)
 
@@ -65,7 +68,7 @@ class Keeper:
         asyncio.run(self._keep())
 
     async def _keep(self) -> None:
-        store = Store(connect(self._settings.redis_url, connections=CONNECTIONS), self._settings)
+        store = Store(connect(self._settings.store, connections=CONNECTIONS), self._settings)
         broker = connect(self._settings.broker, connections=CONNECTIONS)
         wakeups = WakeUps(broker)
         interval = self._settings.lease_seconds / RENEWALS_PER_LEASE
@@ -85,10 +88,18 @@ class Keeper:
             asyncio.create_task(_every(interval, lambda: self._look(store, wakeups), ending), name="look"),
             asyncio.create_task(_every(TOP_UP_SECONDS, top_up, ending), name="top up"),
         ]
+        if cost := self._cost:
+            duties.append(
+                asyncio.create_task(
+                    _every(LOOK_SECONDS, lambda: cost.tell(self._state()[0].running), ending), name="cost"
+                )
+            )
         await asyncio.to_thread(self._closing.wait)
         ending.set()
         await asyncio.wait(duties)
         await _once(lambda: store.leave(self._state()[0].id))
+        if cost:
+            await cost.close()
         await wakeups.close()
         await store.close()
 
@@ -104,7 +115,7 @@ class Keeper:
                 log.warning("takeover", turn=turn_id, queue=queue)
             metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
             ended, woken = await store.expire(queue)
-            metrics.EXPIRED.labels(queue).inc(len(ended))
+            await count_failures(store, queue, (*reaped.ended, *ended))
             wakeups.publish((*reaped.woken, *woken))
 
 

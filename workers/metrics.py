@@ -2,18 +2,29 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+# Seconds: of waiting, which ends soon or late, and of running.
+SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 300)
+LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
 SLOTS = Gauge("turnpool_worker_slots", "Turns the worker can run at once.")
 RUNNING = Gauge("turnpool_worker_running_turns", "Turns the worker runs.")
-ATTEMPTS = Counter("turnpool_attempts", "Attempts that ended, by how.", ["queue", "result"])
+DRAINING = Gauge("turnpool_worker_draining", "1 while the worker takes no more turns.")
 QUEUE_WAIT = Histogram(
-    "turnpool_queue_wait_seconds", "From accepted to claimed.", ["queue"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
+    "turnpool_queue_wait_seconds", "From accepted to claimed, of first attempts.", ["queue"], buckets=SHORT
+)
+FIRST_TOKEN = Histogram(
+    "turnpool_time_to_first_token_seconds", "From accepted to the first text, of first attempts.", ["queue"],
+    buckets=SHORT,
 )  # fmt: skip
-RUN_TIME = Histogram(
-    "turnpool_attempt_seconds", "From claimed to settled.", ["queue"],
-    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
-)  # fmt: skip
+ATTEMPT_TIME = Histogram("turnpool_attempt_seconds", "From claimed to settled.", ["queue"], buckets=LONG)
+TURN_TIME = Histogram(
+    "turnpool_turn_seconds", "From accepted to ended, by how it ended.", ["queue", "status"], buckets=LONG
+)
+ATTEMPTS = Counter("turnpool_attempts", "Attempts that ended, by how.", ["queue", "result"])
+TOKENS = Counter("turnpool_tokens", "Tokens that agents reported.", ["queue", "kind"])
 TAKEOVERS = Counter("turnpool_takeovers", "Turns taken from workers that were lost.", ["queue"])
-EXPIRED = Counter("turnpool_expired", "Turns whose deadline passed while they waited.", ["queue"])
+HAND_BACKS = Counter("turnpool_hand_backs", "Turns given back by a worker that drains.", ["queue"])
+RESTARTS = Counter("turnpool_restarts", "Answers that clients saw begin again.", ["queue", "reason"])
 TOPPED_UP = Counter("turnpool_wakeups_topped_up", "Wake-ups published for lost ones.", ["queue"])
 EMPTY = Counter("turnpool_wakeups_empty", "Wake-ups that found nothing ready.", ["queue"])
+COST_FAILURES = Counter("turnpool_deletion_cost_failures", "Times the pod's deletion cost was not set.")

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from typing import TypeVar
@@ -17,6 +18,7 @@ from turnpool.models import Claim, Outcome
 from turnpool.redis import is_away
 from turnpool.states import Status
 from turnpool.store import Held, Store
+from workers import metrics
 from workers.writer import TurnLog, Writer
 
 log = get_logger(__name__)
@@ -33,6 +35,10 @@ RETRY_FIRST, RETRY_LONGEST = 0.5, 15.0
 ERROR_CHARACTERS = 500
 
 
+# What becomes of an attempt that settles nothing.
+HANDED_BACK, LEASE_LOST = "handed back", "lease lost"
+
+
 class Stop(StrEnum):
     """Why an attempt ends before its agent does."""
 
@@ -43,7 +49,7 @@ class Stop(StrEnum):
 
 
 class Runner:
-    """One attempt at one turn."""
+    """One attempt at one turn. `outcome`: how the turn ended, once this attempt has settled it."""
 
     def __init__(self, claim: Claim, agent: Agent, store: Store, writer: Writer, retries: int) -> None:
         turn = claim.turn
@@ -52,7 +58,11 @@ class Runner:
         self._store = store
         self._retries = retries
         self._remaining = claim.remaining_seconds
+        self._age = claim.age_seconds
+        self._claimed = time.monotonic()
+        self.outcome: Outcome | None = None
         self._usage: dict[str, int] | None = None
+        self._said = False
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
         self._log = TurnLog(writer, Held(turn.id, turn.attempt, turn.seq), lambda: self.stop(Stop.LOST))
@@ -116,6 +126,7 @@ class Runner:
         self._usage = None
         if self._log.output:
             self._log.event(restarted("retry", keep=0))
+            metrics.RESTARTS.labels(self.record.queue, "retry").inc()
             self._log.output = ""
 
     async def _consume(self, answer: AsyncIterator[str | Event]) -> None:
@@ -131,7 +142,7 @@ class Runner:
             case "":
                 pass
             case str():
-                self._log.text(item)
+                self._text(item)
             case ToolCall() | ToolResult():
                 self._log.event(tool(item))
             case Usage():
@@ -139,6 +150,14 @@ class Runner:
             case _:
                 msg = f"an agent yields str, ToolCall, ToolResult or Usage, not {type(item).__name__}"
                 raise TypeError(msg)
+
+    def _text(self, text: str) -> None:
+        if not self._said:
+            self._said = True
+            if self.record.attempt == 1:
+                waited = self._age + time.monotonic() - self._claimed
+                metrics.FIRST_TOKEN.labels(self.record.queue).observe(waited)
+        self._log.text(text)
 
     def _add_usage(self, usage: Usage) -> None:
         so_far = self._usage or {"input_tokens": 0, "output_tokens": 0}
@@ -172,7 +191,7 @@ class Runner:
     async def _hand_back(self) -> tuple[str, tuple[str, ...]]:
         entries = await self._log.close()
         held = self._log.held
-        return "handed back", await self._insist(lambda: self._store.hand_back(held, entries))
+        return HANDED_BACK, await self._insist(lambda: self._store.hand_back(held, entries))
 
     async def _settle(self, outcome: Outcome) -> tuple[str, tuple[str, ...]]:
         entries = await self._log.close()
@@ -181,11 +200,12 @@ class Runner:
             woken = await self._insist(lambda: self._store.settle(held, entries, outcome))
         except LeaseLostError:
             return self._lost()
+        self.outcome = outcome
         return outcome.status, woken
 
     def _lost(self) -> tuple[str, tuple[str, ...]]:
         log.warning("lease_lost", turn=self.record.id, attempt=self.record.attempt)
-        return "lease lost", ()
+        return LEASE_LOST, ()
 
     def _completed(self) -> Outcome:
         output = self._log.output

@@ -8,6 +8,7 @@ from typing import Any
 from turnpool.agent import Agent
 from turnpool.events import members
 from turnpool.logs import get_logger
+from turnpool.metrics import FAILED, watch
 from turnpool.models import Claim, Outcome, WorkerInfo
 from turnpool.redis import connect
 from turnpool.settings import Settings
@@ -16,7 +17,7 @@ from turnpool.store import Held, Store
 from turnpool.wakeups import WakeUps
 from workers import metrics
 from workers.keeper import Keeper
-from workers.runner import Runner, Stop
+from workers.runner import HANDED_BACK, Runner, Stop
 from workers.writer import Writer
 
 log = get_logger(__name__)
@@ -40,6 +41,7 @@ class WorkerService:
         self._wakeups = WakeUps(connect(self._settings.broker))
         self._writer = Writer(self._store, self._settings.flush_ms / 1000)
         self._writing = asyncio.create_task(self._writer.run(), name="writer")
+        self._watching = asyncio.create_task(watch(self._store), name="watch")
         self._idle = asyncio.Event()
         self._hurry = asyncio.Event()
         metrics.SLOTS.set(self._settings.concurrency)
@@ -68,7 +70,10 @@ class WorkerService:
         key = f"{turn.id}/{turn.attempt}"
         self._running[key] = runner
         metrics.RUNNING.inc()
-        metrics.QUEUE_WAIT.labels(turn.queue).observe(max((turn.started_at or 0) - turn.created_at, 0))
+        if claim.restart:
+            metrics.RESTARTS.labels(turn.queue, claim.restart).inc()
+        else:
+            metrics.QUEUE_WAIT.labels(turn.queue).observe(claim.age_seconds)
         if self._draining:
             runner.stop(Stop.DRAINED)
         try:
@@ -78,8 +83,7 @@ class WorkerService:
             metrics.RUNNING.dec()
             if not self._running:
                 self._idle.set()
-        metrics.ATTEMPTS.labels(turn.queue, result).inc()
-        metrics.RUN_TIME.labels(turn.queue).observe(time.monotonic() - started)
+        _measure(claim, result, runner.outcome, time.monotonic() - started)
         self._wakeups.publish(woken)
         log.info("attempt_ended", turn=turn.id, attempt=turn.attempt, result=result)
         return result
@@ -91,6 +95,7 @@ class WorkerService:
         error = {"code": "unknown_agent", "message": message}
         outcome = Outcome(Status.FAILED, members(error=error), error=(error["code"], message))
         self._wakeups.publish(await self._store.settle(Held(turn.id, turn.attempt, turn.seq), [], outcome))
+        _measure(claim, outcome.status, outcome, 0.0)
         log.error("unknown_agent", turn=turn.id, agent=turn.agent)
         return "unknown agent"
 
@@ -98,6 +103,7 @@ class WorkerService:
         """Take no more turns. Called from any thread, and from signal handlers."""
         if not self._draining:
             self._draining = True
+            metrics.DRAINING.set(1)
             self._drain_until = time.monotonic() + self._settings.drain_seconds
 
     async def drain(self) -> None:
@@ -109,6 +115,7 @@ class WorkerService:
             runner.stop(Stop.DRAINED)
         await self._wait_idle(None)
         self._writing.cancel()
+        self._watching.cancel()
         await asyncio.to_thread(self._keeper.close)
         await self._wakeups.close()
         await self._store.close()
@@ -152,3 +159,19 @@ class WorkerService:
         for runner in list(self._running.values()):
             if why := stop.get(f"{runner.record.id}/{runner.record.attempt}"):
                 runner.stop(Stop(why))
+
+
+def _measure(claim: Claim, result: str, outcome: Outcome | None, seconds: float) -> None:
+    """Count an attempt that ended, and with it the turn if it settled one (`outcome`)."""
+    queue = claim.turn.queue
+    metrics.ATTEMPTS.labels(queue, result).inc()
+    metrics.ATTEMPT_TIME.labels(queue).observe(seconds)
+    if result == HANDED_BACK:
+        metrics.HAND_BACKS.labels(queue).inc()
+    if outcome is None:
+        return
+    metrics.TURN_TIME.labels(queue, outcome.status).observe(claim.age_seconds + seconds)
+    for name, count in (outcome.usage or {}).items():
+        metrics.TOKENS.labels(queue, name.removesuffix("_tokens")).inc(count)
+    if outcome.status is Status.FAILED:
+        FAILED.labels(queue, outcome.error[0]).inc()

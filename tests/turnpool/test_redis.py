@@ -201,3 +201,21 @@ async def test_a_name_that_no_sentinel_knows_is_away(valkey: ValkeyServer, tmp_p
             await redis.ping()
         assert is_away(raised.value)
         await close(redis)
+
+
+async def test_a_connection_that_the_server_closed_is_not_used_again(
+    settings: Settings, store: Store
+) -> None:
+    """Otherwise the first calls after a restart of Redis would fail, one for each connection of the pool."""
+    client = connect(settings.redis_url)
+    own = await client.client_id()
+    (connection,) = client.connection_pool._available_connections
+    await store.redis.client_kill_filter(_id=own)
+
+    async def closed() -> bool:
+        assert connection._reader
+        return connection._reader.at_eof()
+
+    await wait_until(closed)
+    assert await client.client_id() != own
+    await client.aclose()

@@ -160,3 +160,43 @@ def test_tenants_may_have_several_keys() -> None:
     """Keys are rotated by having two for a while; a key may hold colons."""
     settings = Settings.model_validate({"api_keys": "a:1:x, a:2 ,b:3"})
     assert settings.tenant_keys == {"1:x": "a", "2": "a", "3": "b"}
+
+
+def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the environment says goes first."""
+    (tmp_path / "turnpool_redis_password").write_text("p/w\n")
+    (tmp_path / "turnpool_llm_model").write_text("from-a-file\n")
+    monkeypatch.setenv("TURNPOOL_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("TURNPOOL_LLM_MODEL", "from-the-environment")
+    settings = read_settings()
+    assert settings.store == settings.broker == "redis://:p%2Fw@127.0.0.1:6379/0"
+    assert settings.llm_model == "from-the-environment"
+    assert "p/w" not in repr(settings)
+
+
+def test_a_folder_of_secrets_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Or the process would start without them."""
+    monkeypatch.setenv("TURNPOOL_SECRETS_DIR", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"TURNPOOL_SECRETS_DIR: .*none is no folder"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("redis://h/0", "redis://:p%40w@h/0"),
+        ("rediss://user@h:1/0", "rediss://user:p%40w@h:1/0"),
+        ("redis://:own@h/0", "redis://:own@h/0"),
+        ("sentinel://a:1,b:2/0?master=m", "sentinel://:p%40w@a:1,b:2/0?master=m"),
+    ],
+)
+def test_a_password_goes_into_a_url_without_one(
+    monkeypatch: pytest.MonkeyPatch, url: str, whole: str
+) -> None:
+    """Of the store and of the broker, each its own."""
+    monkeypatch.setenv("TURNPOOL_REDIS_PASSWORD", "p@w")
+    monkeypatch.setenv("TURNPOOL_REDIS_URL", url)
+    assert read_settings().store == whole
+    monkeypatch.setenv("TURNPOOL_BROKER_URL", "redis://broker/0")
+    monkeypatch.setenv("TURNPOOL_BROKER_PASSWORD", "other")
+    assert read_settings().broker == "redis://:other@broker/0"

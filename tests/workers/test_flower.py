@@ -62,7 +62,7 @@ def test_without_a_password_it_does_not_start() -> None:
     env = {name: value for name, value in os.environ.items() if "TURNPOOL" not in name}
     result = subprocess.run([FLOWER], env=env, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 2
-    assert "set TURNPOOL_FLOWER_PASSWORD" in result.stderr
+    assert "TURNPOOL_FLOWER_PASSWORD: it must be set" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
