@@ -9,9 +9,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app, stop_streams
+from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.logs import configure, get_logger
-from turnpool.settings import Settings, load_settings
+from turnpool.settings import Settings, load_settings, told
 
 log = get_logger(__name__)
 
@@ -43,6 +44,9 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT; exit 0."""
     settings = load_settings()
     configure(settings.log_level, "api")
+    if settings.tracing:
+        with told():
+            tracing.setup("turnpool-api")
     server = Server(_config(settings))
     # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

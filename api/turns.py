@@ -14,6 +14,7 @@ from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_j
 from api.sse import FrameResponse
 from api.streams import turn_stream
 from api.waiting import wait_for_end
+from turnpool import tracing
 from turnpool.errors import TurnpoolError
 from turnpool.models import NewTurn, Submitted
 
@@ -57,6 +58,7 @@ async def _submit(
             on_busy=body.on_busy,
             idempotency_key=hashlib.sha256(key.encode()).hexdigest() if key else "",
             body_digest=hashlib.sha256(canonical).hexdigest(),
+            traceparent=tracing.headers().get("traceparent", ""),
         )
     )
     if not submitted.replayed:

@@ -20,7 +20,7 @@ class OnBusy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """A turn as it is posted. `weight` is the tenant's share, `idempotency_key` empty for none."""
+    """A turn as it is posted. `weight` is the tenant's share; a key or `traceparent` may be empty."""
 
     session_id: str
     tenant: str
@@ -35,6 +35,7 @@ class NewTurn:
     on_busy: OnBusy = OnBusy.QUEUE
     idempotency_key: str = ""
     body_digest: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Claim:
     """A turn that a worker has just been given, with the session's messages before it.
 
     `remaining_seconds`: until its deadline, by the server's clock. `restart`: why an attempt before
-    this one ended, None for the first.
+    this one ended, None for the first. `traceparent`: the trace of the request that posted the turn.
     """
 
     turn: TurnRecord
@@ -118,6 +119,7 @@ class Claim:
     steps: dict[str, bytes]
     remaining_seconds: float
     restart: str | None = None
+    traceparent: str = ""
 
     @property
     def age_seconds(self) -> float:

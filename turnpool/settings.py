@@ -6,6 +6,8 @@ A wrong value is one clear line on standard error and exit status 2 (`load_setti
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
@@ -90,6 +92,9 @@ class Settings(BaseSettings):
     )
     llm_model: str = Field("gpt-5-mini", description="Its model.")
     llm_api_key: SecretStr = Field(SecretStr("none"), description="Its key.")
+    tracing: bool = Field(
+        default=False, description="Export OpenTelemetry traces; OTEL_EXPORTER_OTLP_ENDPOINT says where to."
+    )
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged."
     )
@@ -197,10 +202,17 @@ def load_settings() -> Settings:
 
 def load(kind: type[T]) -> T:
     """Settings of this kind; a wrong value ends the process with one line and status 2."""
-    try:
+    with told():
         return _read(kind)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """A SettingsError ends the process with one line and status 2."""
+    try:
+        yield
     except SettingsError as error:
-        print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - before logging is set up
+        print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - a line for who started it, not for the log
         raise SystemExit(2) from None
 
 

@@ -90,6 +90,7 @@ class Store(Reads):
             new.on_busy,
             new.idempotency_key,
             new.body_digest,
+            new.traceparent,
             self.settings.max_queued,
             self.settings.max_session_queued,
             *self._kept,
@@ -123,6 +124,7 @@ class Store(Reads):
             steps={name.decode(): value for name, value in _pairs(steps).items()},
             remaining_seconds=float(values[b"remaining"]) / 1000,
             restart=values[b"restart"].decode() if b"restart" in values else None,
+            traceparent=values.get(b"traceparent", b"").decode(),
         )
         return claim, _names(woken)
 

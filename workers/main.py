@@ -8,10 +8,11 @@ from typing import Any
 from celery.signals import worker_shutting_down
 from prometheus_client import start_http_server
 
+from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.errors import SettingsError
 from turnpool.logs import configure, get_logger
-from turnpool.settings import Settings, load_settings
+from turnpool.settings import Settings, load_settings, told
 from workers.agents import load_agents
 from workers.app import make_app
 from workers.pool import AsyncioPool
@@ -28,16 +29,15 @@ def main() -> None:
     """Run a worker until SIGTERM or SIGINT; exit 0 once it is drained."""
     settings = load_settings()
     configure(settings.log_level, "worker")
-    try:
+    with told():
         sys.exit(run(settings))
-    except SettingsError as error:
-        print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - a line for who started it, not for the log
-        sys.exit(2)
 
 
 def run(settings: Settings) -> int:
     """Run a worker; gives its exit status. Raises SettingsError for agents that cannot be loaded."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    if settings.tracing:
+        tracing.setup("turnpool-worker")
     agents = load_agents(settings.agent_specs.values())
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)

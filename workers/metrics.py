@@ -2,6 +2,9 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from turnpool.metrics import FAILED
+from turnpool.states import TERMINAL
+
 # Seconds: of waiting, which ends soon or late, and of running.
 SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 300)
 LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -28,3 +31,18 @@ RESTARTS = Counter("turnpool_restarts", "Answers that clients saw begin again.",
 TOPPED_UP = Counter("turnpool_wakeups_topped_up", "Wake-ups published for lost ones.", ["queue"])
 EMPTY = Counter("turnpool_wakeups_empty", "Wake-ups that found nothing ready.", ["queue"])
 COST_FAILURES = Counter("turnpool_deletion_cost_failures", "Times the pod's deletion cost was not set.")
+
+
+def start(queues: tuple[str, ...]) -> None:
+    """Set all counters to 0 for the queues: of one that begins with its first event, no increase is seen."""
+    for queue in queues:
+        for counter in (TAKEOVERS, HAND_BACKS, TOPPED_UP, EMPTY):
+            counter.labels(queue)
+        for reason in ("worker_lost", "drained", "retry"):
+            RESTARTS.labels(queue, reason)
+        for kind in ("input", "output"):
+            TOKENS.labels(queue, kind)
+        for result in (*TERMINAL, "handed back", "lease lost"):
+            ATTEMPTS.labels(queue, result)
+        for code in ("worker_lost", "deadline_exceeded", "expired", "provider_error", "agent_error"):
+            FAILED.labels(queue, code)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from structlog.contextvars import bound_contextvars
+
 from turnpool.agent import Agent
 from turnpool.events import members
 from turnpool.logs import get_logger
@@ -14,6 +16,7 @@ from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
+from turnpool.tracing import turn_span
 from turnpool.wakeups import WakeUps
 from workers import metrics
 from workers.keeper import Keeper
@@ -44,6 +47,7 @@ class WorkerService:
         self._watching = asyncio.create_task(watch(self._store), name="watch")
         self._idle = asyncio.Event()
         self._hurry = asyncio.Event()
+        metrics.start(self._settings.queue_names)
         metrics.SLOTS.set(self._settings.concurrency)
         self._keeper.start()
 
@@ -76,8 +80,12 @@ class WorkerService:
             metrics.QUEUE_WAIT.labels(turn.queue).observe(claim.age_seconds)
         if self._draining:
             runner.stop(Stop.DRAINED)
+        names: dict[str, str | int] = {"turn": turn.id, "session": turn.session_id, "attempt": turn.attempt}
         try:
-            result, woken = await runner.run()
+            # What the agent logs, and the spans it makes, are the turn's.
+            with bound_contextvars(**names), turn_span(claim.traceparent, agent=turn.agent, **names) as span:
+                result, woken = await runner.run()
+                span.set_attribute("turnpool.result", result)
         finally:
             del self._running[key]
             metrics.RUNNING.dec()
@@ -85,7 +93,7 @@ class WorkerService:
                 self._idle.set()
         _measure(claim, result, runner.outcome, time.monotonic() - started)
         self._wakeups.publish(woken)
-        log.info("attempt_ended", turn=turn.id, attempt=turn.attempt, result=result)
+        log.info("attempt_ended", **names, result=result)
         return result
 
     async def _refuse(self, claim: Claim) -> str:

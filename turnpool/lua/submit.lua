@@ -1,13 +1,13 @@
 -- Accept a turn: idempotency, the session's owner and order, limits; make it ready if nothing of its session is before it.
 -- KEYS[1] prefix of the partition.
 -- ARGV as named below: input is messages (JSON), one a line, params and metadata JSON objects, deadline in ms from now,
---   idempotency_key a digest or '', weight the tenant's share, session_ttl, log_ttl in seconds.
+--   idempotency_key a digest or '', traceparent of W3C or '', weight the tenant's share, session_ttl, log_ttl in seconds.
 -- Returns {'accepted', turn id, created_at in ms, queues woken by it and by what it interrupted …}
 --   or {'replayed', turn id} or {'session_not_found' | 'idempotency_mismatch' | 'queue_full' | 'session_full'}
 --   or {'session_busy', turn id of the head}.
 
 local a = arguments({'session_id', 'tenant', 'weight', 'queue', 'agent', 'priority', 'input', 'params', 'metadata',
-  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
+  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'traceparent', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session = key_session(a.session_id)
 local pending = key_pending(a.session_id)
@@ -55,6 +55,7 @@ local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tena
   queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, seq = 0,
   input = a.input, params = a.params, metadata = a.metadata, created_at = now, queued_at = now,
   deadline_at = now + a.deadline}
+if a.traceparent ~= '' then turn.traceparent = a.traceparent end
 if a.idempotency_key ~= '' then turn.keyed = 1 end
 -- Priority, then age; the sum is exact in a double: fewer than 10^13 turns are ever accepted.
 turn.score = string.format('%.0f', a.priority * 1e13 + redis.call('INCR', key_accepted()))

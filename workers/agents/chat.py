@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 
+from turnpool import tracing
 from turnpool.agent import Event, Message, Turn, Usage
 from turnpool.errors import ProviderError, TransientProviderError
 from turnpool.settings import Settings, read_settings
@@ -29,10 +30,12 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     request: dict[str, Any] = {"model": model, **turn.params, "stream": True}
     request["stream_options"] = {"include_usage": True}
     request["messages"] = [_message(message) for message in turn.messages]
+    span = tracing.model_span(request["model"], client.base_url.host)
     try:
         stream = await client.post(
             "/chat/completions", body=request, cast_to=object, stream=True,
             stream_cls=openai.AsyncStream[dict[str, Any]],
+            options={"headers": tracing.headers(span)},
         )  # fmt: skip
         async with stream:
             async for chunk in stream:
@@ -42,6 +45,8 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
         raise _translated(error) from error
     except JSONDecodeError as error:
         raise TransientProviderError(f"The model's provider sent a broken event: {error}") from error
+    finally:
+        span.end()
 
 
 @cache
