@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from anyio import CancelScope
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
@@ -32,26 +33,24 @@ class FrameResponse(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send frames until they end or the client goes."""
         del scope
-        connected = asyncio.timeout(None)
-        watch = asyncio.create_task(_end_with_client(receive, connected))
-        try:
-            async with connected, aclosing(self._frames):
+        # Not asyncio's timeout: it cancels once, which redis-py can swallow; this does until the stream ends.
+        with CancelScope() as connected:
+            watch = asyncio.create_task(_end_with_client(receive, connected))
+            try:
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
-                async for frames in self._frames:
-                    await send({"type": "http.response.body", "body": frames, "more_body": True})
-        except TimeoutError:
-            if not connected.expired():
-                raise
-            return
-        finally:
-            watch.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                async with aclosing(self._frames):
+                    async for frames in self._frames:
+                        await send({"type": "http.response.body", "body": frames, "more_body": True})
+            finally:
+                watch.cancel()
+        if not connected.cancelled_caught:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _end_with_client(receive: Receive, connected: asyncio.Timeout) -> None:
-    """Let the stream time out at once when the client has gone."""
+async def _end_with_client(receive: Receive, connected: CancelScope) -> None:
+    """Cancel the stream when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    connected.reschedule(0)
+    connected.cancel()
