@@ -77,7 +77,7 @@ class Pool:
 
     async def api(self, **env: str) -> Api:
         """Start an API process and wait until it listens."""
-        api = self._add(Api("turnpool-api", self._log("api"), self._env(env)))
+        api = self.start(Api, "turnpool-api", **env)
 
         async def listens() -> bool:
             return api.port > 0
@@ -87,7 +87,7 @@ class Pool:
 
     async def worker(self, *, wait: bool = True, **env: str) -> Process:
         """Start a worker process and wait until it is known."""
-        worker = self._add(Process("turnpool-worker", self._log("worker"), self._env(env)))
+        worker = self.start(Process, "turnpool-worker", **env)
 
         async def known() -> bool:
             return any(info.id.endswith(f"-{worker.pid}") for info in await self.store.workers())
@@ -102,7 +102,9 @@ class Pool:
             process.stop()
         await self.store.close()
 
-    def _add(self, process: P) -> P:
+    def start(self, kind: type[P], script: str, **env: str) -> P:
+        """Start a process by its console script, with these settings, and do not wait for it."""
+        process = kind(script, self._log(script.removeprefix("turnpool-")), self._env(env))
         self._processes.append(process)
         return process
 
