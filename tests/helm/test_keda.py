@@ -1,0 +1,165 @@
+"""KEDA: what pools are scaled by."""
+
+from typing import Any
+
+import pytest
+
+from tests.helm.cases import (
+    BROKER,
+    EMBEDDED,
+    KEDA,
+    KEYS,
+    METRICS_API,
+    PROMETHEUS,
+    SENTINEL,
+    TLS,
+    TWO_POOLS,
+    URL,
+    Values,
+    over,
+)  # fmt: skip
+from tests.helm.tools import kinds, pick, render
+from turnpool import keys
+
+
+def scaled(*layers: Values, pool: str = "default") -> dict[str, Any]:
+    """Spec of a pool's ScaledObject."""
+    found: dict[str, Any] = pick(render(over(*layers)), "ScaledObject", f"-{pool}")["spec"]
+    return found
+
+
+def authentication(*layers: Values, name: str) -> dict[str, tuple[str, str]]:
+    """Parameters of a TriggerAuthentication: name and key of the Secret."""
+    spec = pick(render(over(*layers)), "TriggerAuthentication", name)["spec"]
+    return {each["parameter"]: (each["name"], each["key"]) for each in spec["secretTargetRef"]}
+
+
+def test_none_without_keda() -> None:
+    """Without KEDA the chart makes none of its objects."""
+    assert not kinds(render(URL)) & {"ScaledObject", "TriggerAuthentication"}
+
+
+def test_backlog_and_running_are_summed() -> None:
+    """Two triggers, a list and a sorted set, and a formula that adds them, per slots to be in use."""
+    spec = scaled(URL, KEDA)
+    queued, running = spec["triggers"]
+    assert queued["metadata"]["listName"] == "turns"
+    assert running["metadata"]["listName"] == keys.leases(keys.prefix("0"), "turns")
+    modifiers = spec["advanced"]["scalingModifiers"]
+    assert modifiers["formula"] == f"{queued['name']} + {running['name']}"
+    assert float(modifiers["target"]) == 50 * 0.8
+    assert modifiers["metricType"] == "AverageValue"
+    assert spec["scaleTargetRef"]["name"] == "rel-turnpool-worker-default"
+
+
+def test_target_follows_slots() -> None:
+    """The target is slots times utilisation of the pool itself."""
+    full = {"workers": {"pools": {"gpu": {"autoscaling": {"targetUtilization": 1}}}}}
+    spec = scaled(URL, KEDA, TWO_POOLS, full, pool="gpu")
+    assert float(spec["advanced"]["scalingModifiers"]["target"]) == 4
+
+
+def test_a_pool_with_two_queues() -> None:
+    """All queues of a pool are in its sum, under names that the formula can have."""
+    spec = scaled(URL, KEDA, TWO_POOLS, pool="gpu")
+    assert spec["advanced"]["scalingModifiers"]["formula"] == (
+        "queued_gpu + running_gpu + queued_long_gpu + running_long_gpu"
+    )
+    assert [each["metadata"]["listName"] for each in spec["triggers"]] == [
+        "gpu", keys.leases(keys.prefix("0"), "gpu"), "long-gpu", keys.leases(keys.prefix("0"), "long-gpu"),
+    ]  # fmt: skip
+
+
+def test_fast_out_and_in() -> None:
+    """Neither waits, since drains cost no turn; scale-in takes at most half at once."""
+    behavior = scaled(URL, KEDA)["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
+    assert max(each["value"] for each in behavior["scaleUp"]["policies"] if each["type"] == "Pods") >= 10
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 0
+    assert max(each["value"] for each in behavior["scaleDown"]["policies"] if each["type"] == "Percent") == 50
+
+
+def test_bounds_and_fallback() -> None:
+    """Bounds are the pool's; while the trigger cannot be read, no running pod is taken away."""
+    spec = scaled(URL, KEDA)
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 20)
+    assert spec["fallback"] == {"failureThreshold": 3, "replicas": 2, "behavior": "currentReplicasIfHigher"}
+    none = {"workers": {"defaults": {"autoscaling": {"minReplicas": 0}}}}
+    assert scaled(URL, KEDA, none)["minReplicaCount"] == 0
+
+
+def test_plain_server_needs_no_authentication() -> None:
+    """Without password and TLS there is nothing to authenticate with."""
+    for trigger in scaled(URL, KEDA)["triggers"]:
+        assert "authenticationRef" not in trigger
+        assert trigger["metadata"]["address"] == "redis:6379"
+        assert trigger["metadata"]["databaseIndex"] == "0"
+
+
+def test_embedded() -> None:
+    """KEDA finds the embedded server from its own namespace, with its password."""
+    queued, _ = scaled(EMBEDDED, KEDA)["triggers"]
+    assert queued["metadata"]["address"] == "rel-turnpool-redis.agents.svc:6379"
+    assert queued["authenticationRef"] == {"name": "rel-turnpool-redis"}
+    assert authentication(EMBEDDED, KEDA, name="-redis") == {
+        "password": ("rel-turnpool-redis", "redis-password")
+    }
+
+
+def test_tls() -> None:
+    """TLS with an authority of one's own is switched on by the authentication, else by the trigger."""
+    queued, _ = scaled(TLS, KEDA)["triggers"]
+    assert queued["metadata"]["address"] == "redis.example.com:6380"
+    assert queued["metadata"]["databaseIndex"] == "2"
+    assert queued["metadata"]["username"] == "user"
+    assert "enableTLS" not in queued["metadata"]
+    parameters = authentication(TLS, KEDA, name="-redis")
+    assert parameters["ca"] == ("redis-ca", "ca.crt")
+    switch, key = parameters["tls"]
+    assert pick(render(over(TLS, KEDA)), "Secret", switch)["stringData"] == {key: "enable"}
+    known = {"redis": {"caSecret": {"name": ""}}}
+    assert scaled(TLS, KEDA, known)["triggers"][0]["metadata"]["enableTLS"] == "true"
+
+
+def test_sentinel() -> None:
+    """Sentinels have a trigger of their own."""
+    for trigger in scaled(SENTINEL, KEDA)["triggers"]:
+        assert trigger["type"] == "redis-sentinel"
+        assert trigger["metadata"]["addresses"] == "s1:26379,s2:26379"
+        assert trigger["metadata"]["sentinelMaster"] == "main"
+        assert trigger["metadata"]["databaseIndex"] == "1"
+
+
+def test_broker_elsewhere() -> None:
+    """The backlog is on the broker, the leases are on the store, each with its own password."""
+    queued, running = scaled(BROKER, KEDA)["triggers"]
+    assert queued["metadata"]["address"] == "broker:6379"
+    assert queued["metadata"]["databaseIndex"] == "3"
+    assert running["metadata"]["address"] == "redis.example.com:6380"
+    assert authentication(BROKER, KEDA, name="-broker") == {"password": ("broker-secret", "pw")}
+
+
+def test_metrics_api() -> None:
+    """GET /v1/pool gives the same two figures of the queue."""
+    queued, running = scaled(URL, METRICS_API)["triggers"]
+    assert queued["metadata"]["url"] == "http://rel-turnpool-api.agents.svc:80/v1/pool"
+    assert queued["metadata"]["valueLocation"] == 'queues.#(name=="turns").queued'
+    assert running["metadata"]["valueLocation"] == 'queues.#(name=="turns").running'
+    assert "authMode" not in queued["metadata"]
+
+
+def test_metrics_api_with_key() -> None:
+    """Where the API wants a key, KEDA has one."""
+    token = {"keda": {"metricsApi": {"tokenSecret": {"name": "pool-key"}}}}
+    queued, _ = scaled(URL, KEYS, METRICS_API, token)["triggers"]
+    assert queued["metadata"]["authMode"] == "bearer"
+    assert authentication(URL, KEYS, METRICS_API, token, name="-pool") == {"token": ("pool-key", "token")}
+
+
+@pytest.mark.parametrize(("matchers", "inside"), [("", 'queue="turns"'), ('a="b"', 'queue="turns",a="b"')])
+def test_prometheus(matchers: str, inside: str) -> None:
+    """The pool-wide metrics are the same on every API pod: max, not sum; nothing is not zero."""
+    queued, running = scaled(URL, PROMETHEUS, {"keda": {"prometheus": {"matchers": matchers}}})["triggers"]
+    assert queued["metadata"]["query"] == f"max(turnpool_queue_depth{{{inside}}})"
+    assert running["metadata"]["query"] == f"max(turnpool_queue_running{{{inside}}})"
+    assert queued["metadata"]["ignoreNullValues"] == "false"
