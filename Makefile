@@ -24,6 +24,10 @@ up: setup model  ## Start Valkey, a model, the API, a worker and Flower; Ctrl-C 
 test: setup model charts system  ## Run every test, those with real processes too.
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: engine
+engine: setup $(STAMPS)/deploy  ## Run the tests of compose/ on a Docker engine of their own (root, Debian bookworm).
+	tests/compose/engine.sh env TURNPOOL_ENGINE=1 $(BIN)/python -m pytest -m engine tests/compose $(ARGS)
+
 .PHONY: check
 check: setup  ## Lint, format check, types, import contracts, fast tests: under a minute.
 	$(BIN)/ruff check .
@@ -43,6 +47,8 @@ lock: $(STAMPS)/uv  ## Pin the newest versions that pyproject.toml allows.
 	$(LOCK) --no-deps requirements/model.in --output-file requirements/model.txt
 	$(LOCK) --all-extras --group dev --no-emit-package xllamacpp pyproject.toml \
 		--output-file requirements/all.txt
+	$(LOCK) --extra api --extra workers --extra otel --constraint requirements/all.txt pyproject.toml \
+		--output-file requirements/image.txt
 	$(LOCK) --no-deps requirements/charts.in --output-file requirements/charts.txt
 	$(LOCK) --no-deps requirements/deploy.in --output-file requirements/deploy.txt
 	$(LOCK) requirements/checkov.in --output-file requirements/checkov.txt

@@ -40,7 +40,10 @@ def missing_part() -> str | None:
     return None
 
 
-def serve(port: Annotated[int, typer.Option(help="The loopback port to serve on.")]) -> None:
+def serve(
+    port: Annotated[int, typer.Option(help="The port to serve on.")],
+    host: Annotated[str, typer.Option(help="The address to serve on.")] = "127.0.0.1",
+) -> None:
     """Serve the local model until SIGTERM."""
     file = model_file()
     if file is None:
@@ -48,20 +51,20 @@ def serve(port: Annotated[int, typer.Option(help="The loopback port to serve on.
     ends = {signal.SIGTERM, signal.SIGINT}
     # Blocked before the server starts its threads, so that only this one is told of them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    server = _start(file, port)
+    server = _start(file, host, port)
     print(f"{MODEL_NAME} on {server.listening_address}", flush=True)  # noqa: T201 - its log
     signal.sigwait(ends)
     # An orderly end waits up to 30 s for open streams, and there is nothing here to save.
     os._exit(0)
 
 
-def _start(file: Path, port: int) -> Any:
+def _start(file: Path, host: str, port: int) -> Any:
     from xllamacpp import CommonParams, Server  # noqa: PLC0415 - part of an optional extra
 
     params = CommonParams()
     params.model.path = str(file)
     params.model_alias = {MODEL_NAME}
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [host]
     params.port = port
     params.cors_origins = ""  # no web page has business here
     params.ui = False
