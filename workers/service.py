@@ -35,6 +35,9 @@ class WorkerService:
         self._id = worker_id
         self._running: dict[str, Runner] = {}
         self._draining = False
+        # Wake-ups under way: a claim that is on its way may bring a turn.
+        self._serving = 0
+        self._handing_back = False
         self._keeper = Keeper(settings, self._state, self._stop_soon)
 
     async def start(self) -> None:
@@ -56,6 +59,15 @@ class WorkerService:
         if self._draining:
             self._wakeups.publish([queue])
             return "draining"
+        self._serving += 1
+        try:
+            return await self._serve(queue)
+        finally:
+            self._serving -= 1
+            if not self._serving:
+                self._idle.set()
+
+    async def _serve(self, queue: str) -> str:
         claim, woken = await self._store.claim(queue, self._id)
         self._wakeups.publish(woken)
         if claim is None:
@@ -78,7 +90,7 @@ class WorkerService:
             metrics.RESTARTS.labels(turn.queue, claim.restart).inc()
         else:
             metrics.QUEUE_WAIT.labels(turn.queue).observe(claim.age_seconds)
-        if self._draining:
+        if self._handing_back:
             runner.stop(Stop.DRAINED)
         names: dict[str, str | int] = {"turn": turn.id, "session": turn.session_id, "attempt": turn.attempt}
         try:
@@ -89,8 +101,6 @@ class WorkerService:
         finally:
             del self._running[key]
             metrics.RUNNING.dec()
-            if not self._running:
-                self._idle.set()
         _measure(claim, result, runner.outcome, time.monotonic() - started)
         self._wakeups.publish(woken)
         log.info("attempt_ended", **names, result=result)
@@ -119,6 +129,7 @@ class WorkerService:
         self.begin_drain()
         log.info("draining", running=len(self._running), seconds=self._settings.drain_seconds)
         await self._wait_idle(self._drain_until - time.monotonic())
+        self._handing_back = True
         for runner in list(self._running.values()):
             runner.stop(Stop.DRAINED)
         await self._wait_idle(None)
@@ -142,8 +153,8 @@ class WorkerService:
         }
 
     async def _wait_idle(self, seconds: float | None) -> None:
-        """Until no turn runs, the time is up, or there is no more time (`hurry`)."""
-        if not self._running or (seconds is not None and seconds <= 0):
+        """Until no turn runs or comes, the time is up, or there is no more time (`hurry`)."""
+        if not self._serving or (seconds is not None and seconds <= 0):
             return
         self._idle.clear()
         waits = {asyncio.ensure_future(self._idle.wait())}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,31 @@ async def test_a_drain_lets_turns_end_that_fit_the_grace_time(
     await asyncio.wait_for(draining, 5)
     assert await serving == "s.1 cancelled"
     assert await store.workers() == []
+
+
+async def test_a_claim_on_its_way_is_run_before_the_drain_ends(
+    start: StartWorker, new_turn: MakeTurn, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that came as the drain began has the grace time too, and no client sees it begin again."""
+    worker = await start(drain_seconds=30)
+    submitted = await store.submit(new_turn())
+    claimed, go = asyncio.Event(), asyncio.Event()
+    claim = worker._store.claim
+
+    async def slow_claim(queue: str, worker_id: str) -> Any:
+        found = await claim(queue, worker_id)
+        claimed.set()
+        await go.wait()
+        return found
+
+    monkeypatch.setattr(worker._store, "claim", slow_claim)
+    serving = asyncio.create_task(worker.serve("turns"))
+    await claimed.wait()
+    draining = asyncio.create_task(worker.drain())
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.wait_for(serving, 5) == f"{submitted.turn_id} completed"
+    await asyncio.wait_for(draining, 5)
 
 
 async def test_a_drain_hands_back_what_does_not_fit(
