@@ -100,7 +100,7 @@ async def test_sigterm_hands_back_what_does_not_fit(pool: Pool) -> None:
     """After the grace time the turns go on elsewhere at once, and it does not count as lost."""
     api = await pool.api()
     worker = await pool.worker(DRAIN_SECONDS="1")
-    tasks = await start_turns(pool, api.port, 400)
+    tasks = await start_turns(pool, api.port, 1000)
     await pool.worker()
     signalled = time.time()
     worker.signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ async def test_sigterm_hands_back_what_does_not_fit(pool: Pool) -> None:
         again = [f.data["created_at"] for f in frames if f.event == "turn.restarted"]
         assert again[0] - signalled < 1 + 3
         assert (await pool.store.turn(f"s{i}.1", "default")).losses == 0
-    await check_sessions(pool, 400)
+    await check_sessions(pool, 1000)
 
 
 async def test_kill_of_an_api_under_fifty_streams(pool: Pool) -> None:
