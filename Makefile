@@ -22,7 +22,7 @@ up: setup model  ## Start Valkey, a model, the API, a worker and Flower; Ctrl-C 
 
 .PHONY: test
 test: setup model charts system  ## Run every test, those with real processes too.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 .PHONY: engine
 engine: setup $(STAMPS)/deploy  ## Run the tests of compose/ on a Docker engine of their own (root, Debian bookworm).
