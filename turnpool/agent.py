@@ -8,15 +8,23 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import orjson
+
+from turnpool.errors import StepInterruptedError
 
 Message = dict[str, Any]
 """`role` (system, user, assistant, tool) and `content`, as in OpenAI's chat format."""
 
 MAX_STEP_BYTES = 1_000_000
-"""Largest recorded result of a step; Redis keeps it in memory."""
+"""Largest arguments and largest recorded result of a step; Redis keeps results in memory."""
+
+UNDER_WAY = b""
+"""What is recorded of a step that runs at most once, until there is a result."""
+
+_CONTINUES = "__turnpool_continues__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,23 @@ class Usage:
     output_tokens: int
 
 
-Event = ToolCall | ToolResult | Usage
+@dataclass(frozen=True, slots=True)
+class StartOver:
+    """The text so far does not stand; told to the client as `turn.restarted` with `keep` 0.
 
-Recorder = Callable[[str, bytes], Awaitable[bytes]]
+    For an agent that goes on from `turn.partial` and finds that it cannot.
+    """
+
+
+Event = ToolCall | ToolResult | Usage | StartOver
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What was recorded of a turn's steps, and how to record more: `record(key, json)` gives what stands."""
+
+    record: Callable[[str, bytes], Awaitable[bytes]]
+    recorded: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -54,6 +76,8 @@ class Turn:
     """One user input and what the agent needs to answer it.
 
     `messages` is the whole conversation, the new `input` last. `attempt` is 1 at the first try.
+    `partial` is the text that stands of the tries before this one, empty for an agent that is not
+    marked with `continues`: what it yields follows that text.
     """
 
     id: str
@@ -64,8 +88,8 @@ class Turn:
     params: dict[str, Any]
     metadata: dict[str, Any]
     attempt: int
-    record: Recorder = field(repr=False)
-    recorded: dict[str, bytes] = field(default_factory=dict, repr=False)
+    steps: Steps = field(repr=False)
+    partial: str = ""
     stop: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -73,24 +97,70 @@ class Turn:
         """Whether the turn should stop. A coroutine is stopped anyway; a thread has to look."""
         return self.stop.is_set()
 
-    async def step(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+    async def step(
+        self, name: str, function: Callable[..., Any], *args: Any, at_most_once: bool = False
+    ) -> Any:
         """Run `function(*args)` once in the life of the turn and return its result, JSON-like.
 
-        A later attempt gets the recorded result instead of running it again. A plain function runs
-        in a thread. Raises ValueError for a result over `MAX_STEP_BYTES`, and
-        `orjson.JSONEncodeError` for one that is no JSON.
+        A later attempt gets the recorded result instead of running it again; so does whoever asks
+        for the same name with the same arguments a second time. A step that was under way when its
+        worker died is run again, unless it is `at_most_once`: the turn then fails with
+        `step_interrupted`. A plain function runs in a thread.
+
+        Raises TypeError for arguments or a result that are no JSON, ValueError for such over
+        `MAX_STEP_BYTES`, StepInterruptedError.
         """
-        if name not in self.recorded:
-            if inspect.iscoroutinefunction(function):
-                result = await function(*args)
-            else:
-                result = await asyncio.to_thread(function, *args)
-            encoded = orjson.dumps(result)
-            if len(encoded) > MAX_STEP_BYTES:
-                msg = f"step {name!r}: a result of {len(encoded)} bytes, at most {MAX_STEP_BYTES} are kept"
-                raise ValueError(msg)
-            self.recorded[name] = await self.record(name, encoded)
-        return orjson.loads(self.recorded[name])
+        key = _step_key(name, args)
+        recorded = self.steps.recorded.get(key)
+        if recorded == UNDER_WAY:
+            raise StepInterruptedError(name)
+        if recorded is None:
+            if at_most_once:
+                self.steps.recorded[key] = await self.steps.record(key, UNDER_WAY)
+            result = _step_json(f"step {name!r}: its result", await _call(function, args))
+            recorded = self.steps.recorded[key] = await self.steps.record(key, result)
+        return orjson.loads(recorded)
+
+
+async def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    if inspect.iscoroutinefunction(function):
+        return await function(*args)
+    return await asyncio.to_thread(function, *args)
+
+
+def _step_key(name: str, args: tuple[Any, ...]) -> str:
+    """What a step is recorded under. An LLM that is asked again may call a tool with other arguments."""
+    arguments = _step_json(f"step {name!r}: its arguments", args)
+    return f"{name}:{sha256(arguments).hexdigest()}"
+
+
+def _step_json(what: str, value: Any) -> bytes:
+    try:
+        encoded = orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise TypeError(f"{what}: {error}") from error
+    if len(encoded) > MAX_STEP_BYTES:
+        raise ValueError(f"{what} has {len(encoded)} bytes, at most {MAX_STEP_BYTES} are kept")
+    return encoded
 
 
 Agent = Callable[[Turn], AsyncIterator[str | Event]]
+
+
+def continues(when: Callable[[], bool] = lambda: True) -> Callable[[Agent], Agent]:
+    """Mark an agent that can go on from `turn.partial` and then yields only what follows.
+
+    `when` is asked before each attempt, for agents that can do so with some models only.
+    """
+
+    def mark(agent: Agent) -> Agent:
+        setattr(agent, _CONTINUES, when)
+        return agent
+
+    return mark
+
+
+def can_continue(agent: Agent) -> bool:
+    """Whether the agent would now go on from a partial answer."""
+    when: Callable[[], bool] | None = getattr(agent, _CONTINUES, None)
+    return when is not None and when()

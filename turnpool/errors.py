@@ -116,6 +116,17 @@ class SettingsError(TurnpoolError):
     code = "bad_settings"
 
 
+class StepInterruptedError(TurnpoolError):
+    """A step that may run only once was under way when its attempt ended, so its effect is unknown."""
+
+    code = "step_interrupted"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Step {name!r} may run once only and was interrupted; whether it took effect is not known."
+        )
+
+
 class ProviderError(TurnpoolError):
     """The model's provider refused or broke; agents raise it, the turn fails with it."""
 

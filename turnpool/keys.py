@@ -61,7 +61,7 @@ def log(p: str, turn_id: str) -> str:
 
 
 def steps(p: str, turn_id: str) -> str:
-    """Hash: recorded results (JSON) of the turn's steps by name. As the turn, log TTL after its end."""
+    """Hash: results (JSON) of the turn's steps by name and arguments. As the turn, log TTL after its end."""
     return f"{p}steps:{turn_id}"
 
 

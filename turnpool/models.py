@@ -111,7 +111,8 @@ class Claim:
     """A turn that a worker has just been given, with the session's messages before it.
 
     `remaining_seconds`: until its deadline, by the server's clock. `restart`: why an attempt before
-    this one ended, None for the first. `traceparent`: the trace of the request that posted the turn.
+    this one ended, None for the first. `partial`: the text of them that stands. `traceparent`: the
+    trace of the request that posted the turn.
     """
 
     turn: TurnRecord
@@ -119,6 +120,7 @@ class Claim:
     steps: dict[str, bytes]
     remaining_seconds: float
     restart: str | None = None
+    partial: str = ""
     traceparent: str = ""
 
     @property

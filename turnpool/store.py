@@ -110,10 +110,15 @@ class Store(Reads):
                 raise IdempotencyMismatchError
         raise SessionNotFoundError(new.session_id)
 
-    async def claim(self, queue: str, worker_id: str) -> tuple[Claim | None, tuple[str, ...]]:
-        """Take the best ready turn of the queue, or None; and the queues to wake."""
+    async def claim(
+        self, queue: str, worker_id: str, continuing: Iterable[str] = ()
+    ) -> tuple[Claim | None, tuple[str, ...]]:
+        """Take the best ready turn of the queue, or None; and the queues to wake.
+
+        `continuing`: the agents that go on from the text of an earlier attempt.
+        """
         fields, messages, steps, woken = await self._run(
-            "claim", queue, worker_id, self._lease_ms, *self._kept
+            "claim", queue, worker_id, self._lease_ms, *self._kept, *continuing
         )
         if not fields:
             return None, _names(woken)
@@ -124,6 +129,7 @@ class Store(Reads):
             steps={name.decode(): value for name, value in _pairs(steps).items()},
             remaining_seconds=float(values[b"remaining"]) / 1000,
             restart=values[b"restart"].decode() if b"restart" in values else None,
+            partial=values.get(b"partial", b"").decode(),
             traceparent=values.get(b"traceparent", b"").decode(),
         )
         return claim, _names(woken)
@@ -197,7 +203,10 @@ class Store(Reads):
         return Cancelled(state, _names(reply[1:]))
 
     async def record_step(self, held: Held, name: str, result: bytes) -> bytes:
-        """Record a step's result, or give the one recorded before. Raises LeaseLostError."""
+        """Record that a step is under way (empty), or its result; gives the one recorded before, if any.
+
+        Raises LeaseLostError.
+        """
         recorded = await self._run("record_step", held.turn_id, held.attempt, name, result)
         if recorded is None:
             raise LeaseLostError(held.turn_id, held.attempt)

@@ -1,7 +1,6 @@
 """One attempt at a turn: run the agent, stream what it yields, settle."""
 
 import asyncio
-import itertools
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -10,7 +9,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from turnpool.agent import Agent, Event, ToolCall, ToolResult, Turn, Usage
+from turnpool.agent import Agent, Event, StartOver, Steps, ToolCall, ToolResult, Turn, Usage, can_continue
 from turnpool.errors import LeaseLostError, TransientProviderError, TurnpoolError
 from turnpool.events import members, restarted, tool
 from turnpool.logs import get_logger
@@ -75,9 +74,12 @@ class Runner:
             params=turn.params,
             metadata=turn.metadata,
             attempt=turn.attempt,
-            record=self._record_step,
-            recorded=claim.steps,
+            steps=Steps(self._record_step, claim.steps),
+            partial=claim.partial,
         )
+        self._log.output = claim.partial
+        # Whether this try has shown the client anything.
+        self._shown = False
 
     def stop(self, why: Stop) -> None:
         """End the attempt, unless its agent has ended. The first reason counts, but lost is lost."""
@@ -106,28 +108,39 @@ class Runner:
 
     async def _answer(self) -> None:
         """Run the agent; again, with back-off, as long as its provider's errors may pass."""
-        for number in itertools.count(1):
+        failures = 0
+        while True:
+            stood = self._log.output
             try:
                 await self._consume(self._agent(self.turn))
             except (SystemExit, KeyboardInterrupt) as error:
                 # On an event loop these would end the loop, and all turns with it.
                 raise RuntimeError(f"the agent raised {type(error).__name__}") from error
             except TransientProviderError as error:
-                if number > self._retries:
+                partial = self._log.output if can_continue(self._agent) else ""
+                # A long answer that gets on may break off more often than one that does not.
+                failures = 1 if len(partial) > len(stood) else failures + 1
+                pause = _backoff(failures, error)
+                if failures > self._retries or pause > self._left():
                     raise
-                pause = _backoff(number, error)
                 log.warning("provider_retry", turn=self.record.id, seconds=pause, error=error.message)
                 await asyncio.sleep(pause)
-                self._start_over()
+                self._restart(partial)
             else:
                 return
 
-    def _start_over(self) -> None:
+    def _left(self) -> float:
+        """Seconds until the deadline."""
+        return self._claimed + self._remaining - time.monotonic()
+
+    def _restart(self, partial: str) -> None:
+        """Begin another try, from the text that stands."""
         self._usage = None
-        if self._log.output:
-            self._log.event(restarted("retry", keep=0))
+        if self._shown or partial != self._log.output:
+            self._log.event(restarted("retry", len(partial)))
             metrics.RESTARTS.labels(self.record.queue, "retry").inc()
-            self._log.output = ""
+        self._log.output = self.turn.partial = partial
+        self._shown = False
 
     async def _consume(self, answer: AsyncIterator[str | Event]) -> None:
         try:
@@ -145,10 +158,13 @@ class Runner:
                 self._text(item)
             case ToolCall() | ToolResult():
                 self._log.event(tool(item))
+                self._shown = True
+            case StartOver():
+                self._restart("")
             case Usage():
                 self._add_usage(item)
             case _:
-                msg = f"an agent yields str, ToolCall, ToolResult or Usage, not {type(item).__name__}"
+                msg = f"an agent yields str or an Event, not {type(item).__name__}"
                 raise TypeError(msg)
 
     def _text(self, text: str) -> None:
@@ -158,6 +174,7 @@ class Runner:
                 waited = self._age + time.monotonic() - self._claimed
                 metrics.FIRST_TOKEN.labels(self.record.queue).observe(waited)
         self._log.text(text)
+        self._shown = True
 
     def _add_usage(self, usage: Usage) -> None:
         so_far = self._usage or {"input_tokens": 0, "output_tokens": 0}
@@ -245,7 +262,7 @@ def _backoff(number: int, error: TransientProviderError) -> float:
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     if error.retry_after is not None:
-        return min(error.retry_after, RETRY_LONGEST)
+        return error.retry_after
     # Chance only spreads the load, it keeps no secret.
     return random.uniform(RETRY_FIRST, min(RETRY_LONGEST, RETRY_FIRST * 2**number))  # noqa: S311
 

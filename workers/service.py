@@ -7,7 +7,7 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
-from turnpool.agent import Agent
+from turnpool.agent import Agent, can_continue
 from turnpool.events import members
 from turnpool.logs import get_logger
 from turnpool.metrics import FAILED, watch
@@ -68,12 +68,15 @@ class WorkerService:
                 self._idle.set()
 
     async def _serve(self, queue: str) -> str:
-        claim, woken = await self._store.claim(queue, self._id)
+        claim, woken = await self._store.claim(queue, self._id, self._continuing())
         self._wakeups.publish(woken)
         if claim is None:
             metrics.EMPTY.labels(queue).inc()
             return "nothing ready"
         return f"{claim.turn.id} {await self._run(claim)}"
+
+    def _continuing(self) -> list[str]:
+        return [name for name, agent in self._agents.items() if can_continue(agent)]
 
     async def _run(self, claim: Claim) -> str:
         turn = claim.turn

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turnpool.agent import Event, Message, Turn, Usage
+from turnpool.agent import Event, Message, Steps, Turn, Usage
 from turnpool.errors import ProviderError, TransientProviderError
 from workers.agents import chat
 
@@ -78,7 +78,7 @@ def turn(messages: list[Message] | None = None, **params: Any) -> Turn:
         await asyncio.sleep(0)
         return result
 
-    return Turn("s.1", "s", "chat", messages[-1:], messages, params, {}, 1, record)
+    return Turn("s.1", "s", "chat", messages[-1:], messages, params, {}, 1, Steps(record))
 
 
 async def said(turn: Turn, items: list[str | Event] | None = None) -> list[str | Event]:

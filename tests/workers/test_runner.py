@@ -101,7 +101,7 @@ async def test_a_wrong_yield_fails_the_turn(worker: Worker, store: Store) -> Non
     assert await worker.run(agent) == "failed"
     turn = await record(store, "s.1")
     assert turn.error is not None
-    assert "an agent yields str, ToolCall, ToolResult or Usage, not bytes" in turn.error["message"]
+    assert "an agent yields str or an Event, not bytes" in turn.error["message"]
 
 
 async def test_an_agent_that_is_no_generator_fails_the_turn(worker: Worker, store: Store) -> None:
@@ -211,7 +211,7 @@ async def test_a_step_runs_once_in_the_life_of_a_turn(worker: Worker, store: Sto
 
 
 async def test_the_pause_before_a_retry_grows_and_obeys_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a wish of the provider's the pause grows to a limit; a wish counts up to the same limit."""
+    """Without a wish of the provider's the pause grows to a limit; a wish is obeyed."""
     monkeypatch.setattr(running, "RETRY_FIRST", 0.5)
     monkeypatch.setattr(running, "RETRY_LONGEST", 15.0)
     unasked = TransientProviderError("x")
@@ -220,4 +220,4 @@ async def test_the_pause_before_a_retry_grows_and_obeys_the_provider(monkeypatch
         assert 0.5 <= min(pauses) < longest / 2 + 0.5
         assert longest / 2 < max(pauses) <= longest
     assert running._backoff(1, TransientProviderError("x", retry_after=3.0)) == 3.0
-    assert running._backoff(1, TransientProviderError("x", retry_after=99.0)) == 15.0
+    assert running._backoff(1, TransientProviderError("x", retry_after=99.0)) == 99.0

@@ -150,15 +150,15 @@ async def test_a_claim_on_its_way_is_run_before_the_drain_ends(
     claimed, go = asyncio.Event(), asyncio.Event()
     claim = worker._store.claim
 
-    async def slow_claim(queue: str, worker_id: str) -> Any:
-        found = await claim(queue, worker_id)
+    async def slow_claim(*arguments: Any) -> Any:
+        found = await claim(*arguments)
         claimed.set()
         await go.wait()
         return found
 
     monkeypatch.setattr(worker._store, "claim", slow_claim)
     serving = asyncio.create_task(worker.serve("turns"))
-    await claimed.wait()
+    await asyncio.wait_for(claimed.wait(), 5)
     draining = asyncio.create_task(worker.drain())
     await asyncio.sleep(0)
     go.set()

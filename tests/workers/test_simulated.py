@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from turnpool.agent import Event, Turn, Usage
+from turnpool.agent import Event, Steps, Turn, Usage
 from turnpool.errors import ProviderError, TransientProviderError
 from workers.agents.simulated import agent
 
@@ -21,7 +21,7 @@ def turn(**params: Any) -> Turn:
 
     messages = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three  four"}]
     quick = {"ttft_ms": 0, "itl_ms": 0}
-    return Turn("s.1", "s", "simulated", messages[:1], messages, quick | params, {}, 1, record)
+    return Turn("s.1", "s", "simulated", messages[:1], messages, quick | params, {}, 1, Steps(record))
 
 
 async def answer(items: list[str | Event] | None = None, **params: Any) -> list[str | Event]:

@@ -1,7 +1,7 @@
 -- Take the best ready turn of a queue: of the tenant with the least service so far (weighted), by priority then age.
 -- KEYS[1] prefix of the partition.
--- ARGV: queue, worker id, lease in ms, session_ttl, log_ttl in seconds.
--- Returns {turn as field, value, … with remaining, ms until its deadline; messages (JSON) …; steps as name, result, …; queues woken …}, turn empty if there is none.
+-- ARGV: queue, worker id, lease in ms, session_ttl, log_ttl in seconds, then the agents that go on from a partial answer.
+-- Returns {turn as field, value, … with remaining, ms until its deadline, and partial, the text that stands; messages (JSON) …; steps as name, result, …; queues woken …}, turn empty if there is none.
 
 local a = arguments({'queue', 'worker', 'lease', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
@@ -42,7 +42,13 @@ redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.st
   'started_at', turn.started_at)
 leave_line(turn)
 redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
-if turn.restart then emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":0') end
+if turn.restart then
+  turn.partial = ''
+  for _, agent in ipairs(a.rest) do
+    if agent == turn.agent then turn.partial = streamed(turn) end
+  end
+  emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":' .. characters(turn.partial))
+end
 emit(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
 
 turn.remaining = turn.deadline_at - now

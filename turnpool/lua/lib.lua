@@ -95,6 +95,12 @@ local function requeue(turn, reason)
   make_ready(turn)
 end
 
+-- Characters (not bytes) of a text in UTF-8.
+local function characters(text)
+  local _, following = text:gsub('[\128-\191]', '')
+  return #text - following
+end
+
 -- Cut a text after so many characters (not bytes) of UTF-8.
 local function left(text, characters)
   local seen = 0

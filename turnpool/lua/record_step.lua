@@ -1,11 +1,13 @@
--- Record the result of a step of a running turn, fenced by the attempt. The first result stands.
+-- Record that a step of a running turn is under way, or its result, fenced by the attempt. The first result stands.
 -- KEYS[1] prefix of the partition.
--- ARGV: turn id, attempt, step name, result (JSON).
+-- ARGV: turn id, attempt, step, result (JSON) or '' while it is under way.
 -- Returns the recorded result, or nil if the attempt no longer holds the turn.
 
 local a = arguments({'id', 'attempt', 'name', 'result'})
 local values = redis.call('HMGET', key_turn(a.id), 'attempt', 'status')
 if not holds({attempt = values[1], status = values[2]}, a.attempt) then return nil end
-redis.call('HSETNX', key_steps(a.id), a.name, a.result)
+local recorded = redis.call('HGET', key_steps(a.id), a.name)
+if recorded and recorded ~= '' then return recorded end
+redis.call('HSET', key_steps(a.id), a.name, a.result)
 redis.call('EXPIRE', key_steps(a.id), redis.call('TTL', key_turn(a.id)))
-return redis.call('HGET', key_steps(a.id), a.name)
+return a.result

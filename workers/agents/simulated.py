@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from turnpool.agent import Event, Turn, Usage
+from turnpool.agent import Event, StartOver, Turn, Usage, continues
 from turnpool.errors import ProviderError
 
 Milliseconds = Annotated[float, Field(ge=0, le=600_000)]
@@ -29,6 +29,7 @@ class Params(BaseModel):
     fail_at: int | None = Field(None, ge=0)
 
 
+@continues()
 async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     """Yield the words. Times are kept against the clock, so that a late token makes none later."""
     try:
@@ -40,7 +41,11 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     jitter = random.Random(params.seed) if params.seed is not None else None  # noqa: S311 - the same seed, the same times
     loop = asyncio.get_running_loop()
     due = loop.time() + params.ttft_ms / 1000
-    for k in range(params.tokens):
+    start = turn.partial.count(" ")
+    if turn.partial != _words(start):
+        start = 0
+        yield StartOver()
+    for k in range(start, params.tokens):
         await asyncio.sleep(max(due - loop.time(), 0))
         if k == params.fail_at:
             raise ProviderError(f"simulated: failed at token {k}, as asked")
@@ -48,4 +53,8 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
         # Exponential, as tokens of a busy server come.
         due += params.itl_ms / 1000 * (jitter.expovariate(1) if jitter else 1)
     words = sum(len(str(message.get("content")).split()) for message in turn.messages)
-    yield Usage(input_tokens=words, output_tokens=params.tokens)
+    yield Usage(input_tokens=words, output_tokens=params.tokens - start)
+
+
+def _words(count: int) -> str:
+    return "".join(f"w{k} " for k in range(count))
