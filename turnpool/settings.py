@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     )
     llm_model: str = Field("gpt-5-mini", description="Its model.")
     llm_api_key: SecretStr = Field(SecretStr("none"), description="Its key.")
+    chat_continue: Literal["auto", "always", "never"] = Field(
+        "auto", description="Whether chat goes on with an answer that broke off; auto: where the model can."
+    )
+    stall_seconds: float = Field(
+        30, gt=0, le=600, description="Silence of the model in mid-answer after which chat asks it again."
+    )
     tracing: bool = Field(
         default=False, description="Export OpenTelemetry traces; OTEL_EXPORTER_OTLP_ENDPOINT says where to."
     )

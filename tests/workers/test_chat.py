@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,14 +16,15 @@ from workers.agents import chat
 
 pytestmark = pytest.mark.anyio
 
-DONE = "data: [DONE]\n\n"
-
 
 def chunk(text: str | None = None, **more: Any) -> str:
     """An event of the stream, as OpenAI's."""
     delta = {} if text is None else {"content": text}
     body = {"id": "1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
     return f"data: {json.dumps(body | more)}\n\n"
+
+
+DONE = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]) + "data: [DONE]\n\n"
 
 
 def answer(*parts: str, status: str = "200 OK", headers: str = "", cut: bool = False) -> bytes:
@@ -38,16 +41,23 @@ class Provider:
     """Answers every request alike, and notes it."""
 
     answer: bytes = b""
+    # What follows after the pause, seconds.
+    rest: bytes = b""
+    pause: float = 0
+    serving: asyncio.Task[Any] | None = None
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
+        self.serving = asyncio.current_task()
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
         body = await reader.readexactly(int(headers["content-length"]))
         self.requests.append((head[0], headers, json.loads(body)))
         writer.write(self.answer)
         await writer.drain()
+        await asyncio.sleep(self.pause)
+        writer.write(self.rest)
         writer.close()
         await writer.wait_closed()
 
@@ -62,10 +72,12 @@ async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
     monkeypatch.setenv("TURNPOOL_LLM_MODEL", "small")
     monkeypatch.setenv("TURNPOOL_LLM_API_KEY", "hush")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    chat._client.cache_clear()
+    chat._endpoint.cache_clear()
     yield provider
-    await chat._client()[0].close()
-    chat._client.cache_clear()
+    await chat._endpoint().client.close()
+    chat._endpoint.cache_clear()
+    if provider.serving:
+        await asyncio.wait({provider.serving})
     server.close()
     await server.wait_closed()
 
@@ -131,12 +143,18 @@ async def test_the_request_is_what_the_endpoint_expects(provider: Provider) -> N
     assert provider.requests[1][2]["model"] == "small"
 
 
+# Until a date that some of the answers give.
+YEARS = pytest.approx(datetime(2037, 10, 21, 7, 28, tzinfo=UTC).timestamp() - time.time(), abs=600)
+
+
 @pytest.mark.parametrize(
     ("status", "retry_after", "seconds"),
     [
         ("429 Too Many Requests", "7", 7.0),
         ("429 Too Many Requests", "0.5", 0.5),
-        ("429 Too Many Requests", "Wed, 21 Oct 2037 07:28:00 GMT", None),
+        ("429 Too Many Requests", "Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("429 Too Many Requests", "Wed, 21 Oct 2037 07:28:00 GMT", YEARS),
+        ("429 Too Many Requests", "soon", None),
         ("429 Too Many Requests", None, None),
         ("500 Internal Server Error", None, None),
         ("503 Service Unavailable", "2", 2.0),
@@ -166,6 +184,12 @@ async def test_errors_that_will_not_pass(provider: Provider, status: str) -> Non
 
 
 BROKEN: dict[str, Callable[[], bytes]] = {
+    "no finish_reason": lambda: answer(chunk("half"), "data: [DONE]\n\n"),
+    "a list": lambda: answer(chunk("half"), "data: [1, 2]\n\n", DONE),
+    "choices that are none": lambda: answer(chunk("half"), 'data: {"choices": ["x"]}\n\n', DONE),
+    "a delta that is none": lambda: answer(chunk("half"), chunk(choices=[{"delta": "x"}]), DONE),
+    "text that is none": lambda: answer(chunk("half"), chunk(choices=[{"delta": {"content": [1]}}]), DONE),
+    "usage that is none": lambda: answer(chunk("half"), chunk(usage={"prompt_tokens": "many"}), DONE),
     "cut": lambda: answer(chunk("half"), cut=True),
     "error event": lambda: answer(chunk("half"), 'data: {"error": {"message": "overloaded"}}\n\n', DONE),
     "no JSON": lambda: answer(chunk("half"), 'data: {"choices": \n\n', DONE),
@@ -187,9 +211,9 @@ async def test_a_provider_that_is_not_there_may_come_back(
 ) -> None:
     """A refused connection is tried again later."""
     assert provider.requests == []
-    await chat._client()[0].close()
+    await chat._endpoint().client.close()
     monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", "http://127.0.0.1:1/v1")
-    chat._client.cache_clear()
+    chat._endpoint.cache_clear()
     with pytest.raises(TransientProviderError, match="cannot be reached"):
         await said(turn())
 
@@ -202,3 +226,20 @@ async def test_a_cancelled_turn_closes_its_connection(provider: Provider) -> Non
     await answering.aclose()  # type: ignore[attr-defined]
     with pytest.raises(StopAsyncIteration):
         await anext(answering)
+
+
+async def test_a_stall_in_mid_answer_may_be_tried_again(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before is yielded; the silence before the first token is no stall."""
+    monkeypatch.setenv("TURNPOOL_STALL_SECONDS", "0.2")
+    chat._endpoint.cache_clear()
+    provider.pause = 0.5
+    provider.answer = answer(chunk(""), chunk(None), cut=True)
+    provider.rest = answer(chunk("slow"), chunk(" start"), DONE).partition(b"\r\n\r\n")[2]
+    assert await said(turn()) == ["slow", " start"]
+    provider.answer = answer(chunk("half"), cut=True)
+    items: list[str | Event] = []
+    with pytest.raises(TransientProviderError, match=r"silent for 0.2 s"):
+        await said(turn(), items)
+    assert items == ["half"]

@@ -1,21 +1,28 @@
 """Agent `chat`: any OpenAI-compatible endpoint, streaming.
 
-`params` go to the endpoint as they are (temperature, max_tokens, …), `model` among them.
+`params` go to the endpoint as they are (temperature, max_tokens, …), `model` among them. An answer
+that broke off goes on where the endpoint can do so (`continuing.py`).
 """
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from email.utils import parsedate_to_datetime
 from functools import cache
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, NamedTuple
 
 import openai
+from pydantic import BaseModel, ValidationError
 
 from turnpool import tracing
-from turnpool.agent import Event, Message, Turn, Usage
+from turnpool.agent import Event, Message, StartOver, Turn, Usage, continues
 from turnpool.errors import ProviderError, TransientProviderError
 from turnpool.settings import Settings, read_settings
+from workers.agents.continuing import WAYS, Answer, Body, Way, Ways, request, without
 
-# Seconds: to connect, and the longest silence; long answers of a busy provider begin late.
+# Seconds: to connect, and the longest silence before the first token; busy providers begin late.
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 5.0, 120.0
 # Statuses that may pass: time-out, conflict, too many, and all of the 500s.
 TRANSIENT = frozenset({408, 409, 429})
@@ -24,21 +31,97 @@ SERVER_ERROR = 500
 SENT = ("role", "content", "name", "tool_calls", "tool_call_id")
 
 
+class Delta(BaseModel):
+    """A piece of the answer; may be empty."""
+
+    content: str | None = None
+
+
+class Choice(BaseModel):
+    """`finish_reason` comes with the last piece."""
+
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+
+class Tokens(BaseModel):
+    """What was counted."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Chunk(BaseModel):
+    """One event of the stream, as far as it is read here.
+
+    Source: https://platform.openai.com/docs/api-reference/chat-streaming
+    """
+
+    choices: list[Choice] | None = None
+    usage: Tokens | None = None
+
+    def texts(self) -> list[str]:
+        """Text in it."""
+        deltas = [choice.delta for choice in self.choices or () if choice.delta]
+        return [delta.content for delta in deltas if delta.content]
+
+
+class Endpoint(NamedTuple):
+    """The endpoint that the settings name, and what is known of it."""
+
+    client: openai.AsyncOpenAI
+    settings: Settings
+    ways: Ways
+
+
+def _may_continue() -> bool:
+    endpoint = _endpoint()
+    mode = endpoint.settings.chat_continue
+    key = (endpoint.settings.llm_base_url, endpoint.settings.llm_model)
+    return mode == "always" or (mode == "auto" and not endpoint.ways.cannot(key))
+
+
+@continues(when=_may_continue)
 async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     """Send the conversation, yield the answer's text as it comes."""
-    client, model = _client()
-    request: dict[str, Any] = {"model": model, **turn.params, "stream": True}
-    request["stream_options"] = {"include_usage": True}
-    request["messages"] = [_message(message) for message in turn.messages]
-    span = tracing.model_span(request["model"], client.base_url.host)
+    body: Body = {"model": _endpoint().settings.llm_model, **turn.params, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    body["messages"] = [_message(message) for message in turn.messages]
+    way = await _way(body) if turn.partial else None
+    if way:
+        answer = _ask(request(body, way, turn.partial))
+        if way.repeats:
+            answer = without(turn.partial, answer)
+    else:
+        if turn.partial:
+            yield StartOver()
+        answer = _ask(body)
+    async with aclosing(answer):
+        async for item in answer:
+            yield item
+
+
+async def _way(body: Body) -> Way | None:
+    """How the endpoint goes on with an answer, None if it does not."""
+    settings = _endpoint().settings
+    if settings.chat_continue == "never":
+        return None
+    found = await _endpoint().ways.find((settings.llm_base_url, body["model"]), _ask, body)
+    return WAYS[0] if found is None and settings.chat_continue == "always" else found
+
+
+async def _ask(body: Body) -> Answer:
+    """Text and usage as they come. Raises ProviderError, TransientProviderError."""
+    client, settings, _ = _endpoint()
+    span = tracing.model_span(body["model"], client.base_url.host)
     try:
         stream = await client.post(
-            "/chat/completions", body=request, cast_to=object, stream=True,
-            stream_cls=openai.AsyncStream[dict[str, Any]],
+            "/chat/completions", body=body, cast_to=object, stream=True,
+            stream_cls=openai.AsyncStream[Any],
             options={"headers": tracing.headers(span)},
         )  # fmt: skip
         async with stream:
-            async for chunk in stream:
+            async for chunk in _to_the_end(stream, settings.stall_seconds):
                 for item in _items(chunk):
                     yield item
     except openai.APIError as error:
@@ -49,8 +132,39 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
         span.end()
 
 
+async def _to_the_end(stream: AsyncIterator[Any], stall_seconds: float) -> AsyncIterator[Chunk]:
+    """The chunks of an answer. Raises TransientProviderError if it stalls, is no answer, or has no end."""
+    begun = ended = False
+    while True:
+        try:
+            async with asyncio.timeout(stall_seconds if begun else None):
+                chunk = _checked(await anext(stream))
+        except StopAsyncIteration:
+            break
+        except TimeoutError:
+            message = f"The model's provider stopped in mid-answer and was silent for {stall_seconds:g} s."
+            raise TransientProviderError(message) from None
+        yield chunk
+        # Some send an empty chunk at once, long before the first token.
+        begun = begun or bool(chunk.texts())
+        ended = ended or any(choice.finish_reason for choice in chunk.choices or ())
+    if not ended:
+        raise TransientProviderError("The model's provider ended its answer without a finish_reason.")
+
+
+def _checked(chunk: Any) -> Chunk:
+    try:
+        return Chunk.model_validate(chunk)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise TransientProviderError(
+            f"The model's provider sent a broken chunk: {name}: {first['msg']}"
+        ) from None
+
+
 @cache
-def _client() -> tuple[openai.AsyncOpenAI, str]:
+def _endpoint() -> Endpoint:
     settings: Settings = read_settings()
     client = openai.AsyncOpenAI(
         base_url=settings.llm_base_url,
@@ -59,19 +173,18 @@ def _client() -> tuple[openai.AsyncOpenAI, str]:
         max_retries=0,
         timeout=openai.Timeout(SILENCE_TIMEOUT, connect=CONNECT_TIMEOUT),
     )
-    return client, settings.llm_model
+    return Endpoint(client, settings, Ways())
 
 
 def _message(message: Message) -> Message:
     return {name: message[name] for name in SENT if name in message}
 
 
-def _items(chunk: Any) -> list[str | Event]:
+def _items(chunk: Chunk) -> list[str | Event]:
     """Text and usage of one chunk of the stream."""
-    deltas = [choice.get("delta") or {} for choice in chunk.get("choices") or ()]
-    items: list[str | Event] = [delta["content"] for delta in deltas if delta.get("content")]
-    if usage := chunk.get("usage"):
-        items.append(Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0))
+    items: list[str | Event] = [*chunk.texts()]
+    if usage := chunk.usage:
+        items.append(Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0))
     return items
 
 
@@ -87,7 +200,14 @@ def _translated(error: openai.APIError) -> ProviderError:
 
 
 def _retry_after(value: str | None) -> float | None:
+    """Seconds, of a header that has seconds or a date (RFC 9110, 10.2.3)."""
+    if not value:
+        return None
     try:
-        return float(value) if value else None
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
     except ValueError:
         return None
