@@ -140,7 +140,7 @@ def _step_json(what: str, value: Any) -> bytes:
     except orjson.JSONEncodeError as error:
         raise TypeError(f"{what}: {error}") from error
     if len(encoded) > MAX_STEP_BYTES:
-        raise ValueError(f"{what} has {len(encoded)} bytes, at most {MAX_STEP_BYTES} are kept")
+        raise ValueError(f"{what}: {len(encoded)} bytes, at most {MAX_STEP_BYTES} are kept")
     return encoded
 
 

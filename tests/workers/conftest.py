@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, events
-from turnpool.agent import Agent
+from turnpool.agent import Agent, can_continue
 from turnpool.store import Store
 from workers import runner as running
 from workers.runner import Runner
@@ -41,7 +41,7 @@ class Worker:
 
     async def next(self, agent: Agent, retries: int = 2) -> Runner:
         """A runner for the turn that is next in line."""
-        claim, _ = await self.store.claim("turns", "w1")
+        claim, _ = await self.store.claim("turns", "w1", ["simulated"] if can_continue(agent) else [])
         assert claim is not None
         return Runner(claim, agent, self.store, self.writer, retries)
 

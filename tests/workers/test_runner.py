@@ -9,7 +9,7 @@ import pytest
 
 from tests.turnpool.scripts.kit import contents, events, kinds, record
 from tests.workers.conftest import Worker
-from turnpool.agent import Event, ToolCall, ToolResult, Turn, Usage
+from turnpool.agent import Event, StartOver, ToolCall, ToolResult, Turn, Usage, continues
 from turnpool.errors import ProviderError, TransientProviderError
 from turnpool.states import Status
 from turnpool.store import Store
@@ -153,6 +153,92 @@ async def test_a_passing_error_of_the_provider_is_tried_again(worker: Worker, st
     assert "".join(await worker.texts()) == "halfhalfhalfwhole"
 
 
+async def test_an_agent_that_goes_on_keeps_its_text_in_a_retry(worker: Worker, store: Store) -> None:
+    """It is given what it has said, and yields what follows; as long as it gets on it is tried again."""
+    breaks = 5
+
+    @continues()
+    async def agent(turn: Turn) -> Answer:
+        done = turn.partial.count(" ")
+        assert turn.partial == "".join(f"w{k} " for k in range(done))
+        yield f"w{done} "
+        yield f"w{done + 1} "
+        if done < 2 * breaks:
+            raise TransientProviderError("broken off")
+
+    assert await worker.run(agent, retries=1) == "completed"
+    keeps = [event["keep"] for event in await events(store, "s.1") if event["type"] == "turn.restarted"]
+    texts = [len("".join(f"w{k} " for k in range(2 * n))) for n in range(1, breaks + 1)]
+    assert keeps == texts
+    assert (await record(store, "s.1")).output == "".join(f"w{k} " for k in range(2 * breaks + 2))
+    assert "".join(await worker.texts()) == (await record(store, "s.1")).output
+
+
+async def test_an_agent_that_goes_on_takes_over_what_stands(worker: Worker, store: Store) -> None:
+    """The session ends with one clean message of both attempts' text."""
+
+    @continues()
+    async def agent(turn: Turn) -> Answer:
+        yield f"{turn.partial and 'and '}attempt {turn.attempt} "
+        if turn.attempt == 1:
+            await asyncio.Event().wait()
+
+    runner = await worker.runner(agent)
+    task = asyncio.create_task(runner.run())
+    await worker.streamed("attempt 1 ")
+    runner.stop(Stop.DRAINED)
+    await task
+    assert (await (await worker.next(agent)).run())[0] == "completed"
+    assert await contents(store) == ["hello", "attempt 1 and attempt 2 "]
+    assert (await events(store, "s.1"))[-1]["output"] == "attempt 1 and attempt 2 "
+
+
+async def test_an_agent_that_cannot_go_on_after_all_says_so(worker: Worker, store: Store) -> None:
+    """The client is told that nothing stands; an agent that has said nothing has nothing to take back."""
+
+    @continues()
+    async def agent(turn: Turn) -> Answer:
+        yield StartOver()
+        yield f"attempt {turn.attempt}"
+        if turn.attempt == 1:
+            await asyncio.Event().wait()
+
+    runner = await worker.runner(agent)
+    task = asyncio.create_task(runner.run())
+    await worker.streamed("attempt 1")
+    runner.stop(Stop.DRAINED)
+    await task
+    assert (await (await worker.next(agent)).run())[0] == "completed"
+    told = [event for event in await events(store, "s.1") if event["type"] == "turn.restarted"]
+    assert [(event["reason"], event["keep"]) for event in told] == [("drained", 9), ("retry", 0)]
+    assert await contents(store) == ["hello", "attempt 2"]
+
+
+async def test_a_retry_after_a_tool_s_call_is_told(worker: Worker, store: Store) -> None:
+    """The client sees the call again, so it has to know why."""
+    calls: list[int] = []
+
+    async def agent(_: Turn) -> Answer:
+        calls.append(1)
+        yield ToolCall("c", "add", [1, 2])
+        if len(calls) == 1:
+            raise TransientProviderError("429")
+        yield "3"
+
+    assert await worker.run(agent) == "completed"
+    call = "turn.tool_call"
+    assert (await kinds(store, "s.1"))[2:5] == [call, "turn.restarted", call]
+
+
+async def test_a_provider_that_asks_for_longer_than_there_is_fails_the_turn(
+    worker: Worker, store: Store
+) -> None:
+    """Waiting past the deadline helps nobody."""
+    provider = Provider([TransientProviderError("busy for a day", retry_after=86400)])
+    assert await worker.run(provider) == "failed"
+    assert (await record(store, "s.1")).error == {"code": "provider_error", "message": "busy for a day"}
+
+
 async def test_a_retry_before_any_text_is_not_told(worker: Worker, store: Store) -> None:
     """A client that has read nothing has nothing to forget."""
     assert await worker.run(Provider([TransientProviderError("429")], before="")) == "completed"
@@ -179,35 +265,6 @@ async def test_an_error_that_will_not_pass_fails_at_once(worker: Worker, store: 
         "401 x",
         500,
     )
-
-
-async def test_a_step_runs_once_in_the_life_of_a_turn(worker: Worker, store: Store) -> None:
-    """A later attempt gets the recorded result, of plain functions and coroutines alike."""
-    ran: list[str] = []
-
-    async def look_up(what: str) -> dict[str, str]:
-        ran.append(what)
-        return {"found": what}
-
-    def add(a: int, b: int) -> int:
-        ran.append("add")
-        return a + b
-
-    async def agent(turn: Turn) -> Answer:
-        found = await turn.step("look up", look_up, "salt")
-        total = await turn.step("add", add, 1, 2)
-        yield f"{found['found']} {total} {turn.attempt}"
-        if turn.attempt == 1:
-            await asyncio.Event().wait()
-
-    runner = await worker.runner(agent)
-    task = asyncio.create_task(runner.run())
-    await worker.streamed("salt 3 1")
-    runner.stop(Stop.DRAINED)
-    await task
-    assert (await (await worker.next(agent)).run())[0] == "completed"
-    assert ran == ["salt", "add"]
-    assert (await record(store, "s.1")).output == "salt 3 2"
 
 
 async def test_the_pause_before_a_retry_grows_and_obeys_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from turnpool.agent import Event, Steps, Turn, Usage
+from turnpool.agent import Event, StartOver, Steps, Turn, Usage, can_continue
 from turnpool.errors import ProviderError, TransientProviderError
 from workers.agents.simulated import agent
 
 pytestmark = pytest.mark.anyio
 
 
-def turn(**params: Any) -> Turn:
+def turn(partial: str = "", **params: Any) -> Turn:
     """A turn whose conversation has four words."""
 
     async def record(_: str, result: bytes) -> bytes:
@@ -21,7 +21,8 @@ def turn(**params: Any) -> Turn:
 
     messages = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three  four"}]
     quick = {"ttft_ms": 0, "itl_ms": 0}
-    return Turn("s.1", "s", "simulated", messages[:1], messages, quick | params, {}, 1, Steps(record))
+    params = quick | params
+    return Turn("s.1", "s", "simulated", messages[:1], messages, params, {}, 1, Steps(record), partial)
 
 
 async def answer(items: list[str | Event] | None = None, **params: Any) -> list[str | Event]:
@@ -37,6 +38,15 @@ async def test_the_words_are_numbered() -> None:
     assert await answer(tokens=3) == ["w0 ", "w1 ", "w2 ", Usage(4, 3)]
     assert await answer(tokens=0) == [Usage(4, 0)]
     assert len(await answer()) == 101
+
+
+async def test_it_goes_on_exactly() -> None:
+    """From what stands; text that is not its own is taken back."""
+    assert can_continue(agent)
+    assert await answer(tokens=4, partial="w0 w1 ") == ["w2 ", "w3 ", Usage(4, 2)]
+    assert await answer(tokens=2, partial="w0 w1 ") == [Usage(4, 0)]
+    for other in ("w0 w2 ", "w0 w", "hello"):
+        assert await answer(tokens=1, partial=other) == [StartOver(), "w0 ", Usage(4, 1)]
 
 
 async def test_it_fails_where_it_is_told_to() -> None:

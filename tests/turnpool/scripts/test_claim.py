@@ -14,10 +14,13 @@ from tests.turnpool.scripts.kit import (
     lose,
     pass_deadline,
     record,
+    say,
     server_ms,
     take,
+    write,
 )
 from turnpool import keys
+from turnpool.events import delta, restarted
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
@@ -158,3 +161,51 @@ async def test_racing_workers_never_run_two_turns_of_a_session(
     assert order == {f"s{k}": list(range(1, 21)) for k in range(3)}
     for store in stores:
         await store.close()
+
+
+async def test_the_text_stands_for_an_agent_that_goes_on(store: Store, new_turn: MakeTurn) -> None:
+    """The worker gets what was streamed, the client is told how much of it stands, in characters."""
+    await store.submit(new_turn())
+    held = await say(store, await take(store), "Grüße ", "👋🏽 ", "w")
+    await lose(store, held)
+    claim, _ = await store.claim("turns", "w2", ["other", "simulated"])
+    assert claim is not None
+    assert (claim.restart, claim.partial) == ("worker_lost", "Grüße 👋🏽 w")
+    told = (await events(store, "s.1"))[-2]
+    assert (told["type"], told["reason"], told["keep"]) == (
+        "turn.restarted",
+        "worker_lost",
+        len(claim.partial),
+    )
+    held = await say(store, Held("s.1", 2, claim.turn.seq), "2 ")
+    await store.hand_back(held, [delta("w3")])
+    claim, _ = await store.claim("turns", "w3", ["simulated"])
+    assert claim is not None
+    assert (claim.restart, claim.partial) == ("drained", "Grüße 👋🏽 w2 w3")
+
+
+async def test_what_an_earlier_attempt_took_back_does_not_stand(store: Store, new_turn: MakeTurn) -> None:
+    """A restart in the log counts: the text is what a client has."""
+    await store.submit(new_turn())
+    held = await say(store, await take(store), "äöü wrong")
+    await lose(store, await write(store, held, restarted("retry", 3), delta("right")))
+    claim, _ = await store.claim("turns", "w2", ["simulated"])
+    assert claim is not None
+    assert claim.partial == "äöüright"
+    await lose(store, await say(store, Held("s.1", 2, claim.turn.seq), "!"))
+    claim, _ = await store.claim("turns", "w3")
+    assert claim is not None
+    assert claim.partial == ""
+    assert (await events(store, "s.1"))[-2]["keep"] == 0
+    await store.hand_back(Held("s.1", 3, claim.turn.seq), [delta("anew")])
+    claim, _ = await store.claim("turns", "w4", ["simulated"])
+    assert claim is not None
+    assert claim.partial == "anew"
+
+
+async def test_a_turn_that_lost_nothing_has_no_partial_answer(store: Store, new_turn: MakeTurn) -> None:
+    """The first attempt is no restart."""
+    await store.submit(new_turn())
+    claim, _ = await store.claim("turns", "w1", ["simulated"])
+    assert claim is not None
+    assert (claim.restart, claim.partial) == (None, "")

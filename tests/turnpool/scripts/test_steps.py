@@ -4,6 +4,7 @@ import pytest
 
 from tests.turnpool.scripts.kit import MakeTurn, completed, lose, take
 from turnpool import keys
+from turnpool.agent import UNDER_WAY
 from turnpool.errors import LeaseLostError
 from turnpool.store import Store
 
@@ -18,6 +19,17 @@ async def test_the_first_result_stands(store: Store, new_turn: MakeTurn) -> None
     assert await store.record_step(held, "a", b"2") == b"1"
     assert await store.record_step(held, "b", b"\xff\x00") == b"\xff\x00"
     assert await store.redis.ttl(keys.steps(store.prefix, "s.1")) > 600
+
+
+async def test_a_step_under_way_gets_its_result_once(store: Store, new_turn: MakeTurn) -> None:
+    """Nothing (empty) is recorded while it runs, and takes no result away."""
+    await store.submit(new_turn())
+    held = await take(store)
+    assert await store.record_step(held, "a", UNDER_WAY) == UNDER_WAY
+    assert await store.record_step(held, "a", UNDER_WAY) == UNDER_WAY
+    assert await store.record_step(held, "a", b"1") == b"1"
+    assert await store.record_step(held, "a", b"2") == b"1"
+    assert await store.record_step(held, "a", UNDER_WAY) == b"1"
 
 
 async def test_a_stale_attempt_records_nothing(store: Store, new_turn: MakeTurn) -> None:

@@ -1,0 +1,178 @@
+"""Steps of a turn: run once, recorded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.turnpool.scripts.kit import record
+from tests.workers.conftest import Worker
+from turnpool.agent import MAX_STEP_BYTES, Agent, Event, Turn
+from turnpool.errors import TransientProviderError
+from turnpool.store import Store
+from workers.runner import Stop
+
+pytestmark = pytest.mark.anyio
+
+Answer = AsyncIterator[str | Event]
+
+
+async def interrupt(worker: Worker, agent: Agent, ran: list[Any]) -> None:
+    """Run the first attempt until a step is under way, and hand the turn back."""
+    runner = await worker.runner(agent)
+    task = asyncio.create_task(runner.run())
+
+    async def under_way() -> bool:
+        return bool(ran)
+
+    await wait_until(under_way)
+    runner.stop(Stop.DRAINED)
+    assert (await task)[0] == "handed back"
+
+
+async def error_of(store: Store) -> tuple[str, str]:
+    """Code and message that the turn failed with."""
+    error = (await record(store, "s.1")).error
+    assert error is not None
+    return error["code"], error["message"]
+
+
+async def test_a_step_runs_once_in_the_life_of_a_turn(worker: Worker, store: Store) -> None:
+    """A later attempt gets the recorded result, of plain functions and coroutines alike."""
+    ran: list[str] = []
+
+    async def look_up(what: str) -> dict[str, str]:
+        ran.append(what)
+        return {"found": what}
+
+    def add(a: int, b: int) -> int:
+        ran.append("add")
+        return a + b
+
+    async def agent(turn: Turn) -> Answer:
+        found = await turn.step("look up", look_up, "salt")
+        total = await turn.step("add", add, 1, 2)
+        yield f"{found['found']} {total} {turn.attempt}"
+        if turn.attempt == 1:
+            await asyncio.Event().wait()
+
+    runner = await worker.runner(agent)
+    task = asyncio.create_task(runner.run())
+    await worker.streamed("salt 3 1")
+    runner.stop(Stop.DRAINED)
+    await task
+    assert (await (await worker.next(agent)).run())[0] == "completed"
+    assert ran == ["salt", "add"]
+    assert (await record(store, "s.1")).output == "salt 3 2"
+
+
+async def test_a_step_is_its_name_and_its_arguments(worker: Worker, store: Store) -> None:
+    """A model that is asked again may call a tool with other arguments: that is another step."""
+    ran: list[int] = []
+
+    async def double(n: int) -> int:
+        ran.append(n)
+        return 2 * n
+
+    async def agent(turn: Turn) -> Answer:
+        for n in (1, 2, 1):
+            yield f"{await turn.step('double', double, n)} "
+        yield str(await turn.step("double again", double, 1))
+
+    assert await worker.run(agent) == "completed"
+    assert (await record(store, "s.1")).output == "2 4 2 2"
+    assert ran == [1, 2, 1]
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+async def test_a_step_that_was_interrupted(worker: Worker, store: Store, *, at_most_once: bool) -> None:
+    """Is run again, unless it may run once only: then nobody knows what it did, and the turn fails."""
+    ran: list[int] = []
+
+    async def charge(turn: Turn) -> str:
+        ran.append(turn.attempt)
+        if turn.attempt == 1:
+            await asyncio.Event().wait()
+        return "charged"
+
+    async def agent(turn: Turn) -> Answer:
+        async def once() -> str:
+            return await charge(turn)
+
+        yield await turn.step("charge", once, at_most_once=at_most_once)
+
+    await interrupt(worker, agent, ran)
+    result, _ = await (await worker.next(agent)).run()
+    if at_most_once:
+        assert (result, ran) == ("failed", [1])
+        code, message = await error_of(store)
+        assert code == "step_interrupted"
+        assert "'charge' may run once only" in message
+    else:
+        assert (result, ran) == ("completed", [1, 2])
+
+
+async def test_a_step_that_may_run_once_and_ended_is_not_run_again(worker: Worker, store: Store) -> None:
+    """Its result is recorded as any other's; later attempts get it."""
+    ran: list[int] = []
+
+    async def agent(turn: Turn) -> Answer:
+        async def charge() -> int:
+            return turn.attempt
+
+        yield str(await turn.step("charge", charge, at_most_once=True))
+        if turn.attempt == 1:
+            ran.append(1)
+            await asyncio.Event().wait()
+
+    await interrupt(worker, agent, ran)
+    assert (await (await worker.next(agent)).run())[0] == "completed"
+    assert (await record(store, "s.1")).output == "1"
+
+
+async def test_a_step_that_may_run_once_and_failed_is_not_tried_again(worker: Worker, store: Store) -> None:
+    """What it did before it failed is not known either."""
+    ran: list[int] = []
+
+    async def charge() -> None:
+        ran.append(1)
+        raise TransientProviderError("busy")
+
+    async def agent(turn: Turn) -> Answer:
+        yield str(await turn.step("charge", charge, at_most_once=True))
+
+    assert await worker.run(agent) == "failed"
+    assert (await error_of(store))[0] == "step_interrupted"
+    assert ran == [1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "result", "says"),
+    [
+        (object(), 1, "TypeError: step 'x': its arguments: Type is not JSON serializable: object"),
+        (1, object(), "TypeError: step 'x': its result: Type is not JSON serializable: object"),
+        (
+            "x" * MAX_STEP_BYTES,
+            1,
+            "ValueError: step 'x': its arguments: 1000004 bytes, at most",
+        ),
+        (
+            1,
+            "x" * MAX_STEP_BYTES,
+            "ValueError: step 'x': its result: 1000002 bytes, at most",
+        ),
+    ],
+)
+async def test_what_cannot_be_recorded_fails_the_turn(
+    worker: Worker, store: Store, argument: object, result: object, says: str
+) -> None:
+    """With a word on what is wrong."""
+
+    async def agent(turn: Turn) -> Answer:
+        yield str(await turn.step("x", lambda _: result, argument))
+
+    assert await worker.run(agent) == "failed"
+    code, message = await error_of(store)
+    assert (code, message[: len(says)]) == ("agent_error", says)
