@@ -12,7 +12,9 @@ from tests.monitoring.promql import selectors
 SEVERITIES = {"critical", "warning"}
 # Labels whose values are not words of the code.
 FREE = {"namespace", "queue", "job", "alertname", "alertstate", "status"}
-POOL_WIDE = re.compile(r"turnpool_queue_(depth|running|oldest_wait_seconds|slots|workers)")
+POOL_WIDE = re.compile(
+    r"turnpool_queue_(depth|ready|running|oldest_wait_seconds|slots|workers|limit|deadline_seconds)"
+)
 
 
 def test_every_expression_parses() -> None:
