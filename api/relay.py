@@ -1,4 +1,7 @@
-"""One pub/sub connection for all streams of a process.
+"""One pub/sub connection to each Redis node for all streams of a process.
+
+Sharded pub/sub: a session's events are told by the node that has its partition. When partitions move,
+their channels are subscribed to anew where they are now, and their streams go on from the log.
 
 Bytes are passed on as they come. A stream that does not keep up costs bounded memory: what waits
 for it is dropped, and it goes back to the log.
@@ -7,6 +10,7 @@ for it is dropped, and it goes back to the log.
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +19,7 @@ from redis.exceptions import RedisError
 from api import metrics
 from turnpool import keys
 from turnpool.logs import get_logger
+from turnpool.nodes import Node, Nodes
 from turnpool.redis import is_away
 from turnpool.store import Store
 
@@ -24,6 +29,7 @@ log = get_logger(__name__)
 MOST_WAITING = 256 * 1024
 # Seconds between tries to connect while Redis is away.
 AWAY_PAUSE = 0.2
+OWN_CHANNEL = "turnpool:relay"
 
 
 class Subscription:
@@ -83,30 +89,36 @@ class Subscription:
 
 
 class Channel:
-    """The streams of one session. `asked`: subscriptions sent and not confirmed yet."""
+    """The streams of one session. `asked`: subscriptions sent to its reader's node and not confirmed yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
         self.streams: set[Subscription] = set()
+        self.reader: Reader | None = None
         self.asked = 0
         self.in_force = asyncio.Event()
 
 
+Channels = dict[str, Channel]
+
+
 class Relay:
-    """Subscribes to sessions' channels and hands their events to the streams."""
+    """Subscribes to sessions' channels, each at the node that has it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._channels: dict[str, Channel] = {}
-        self._pubsub: Any = None
+        self._channels: Channels = {}
+        self._readers: dict[Node, tuple[Reader, asyncio.Task[None]]] = {}
         self._closing = False
-        self._orders: list[tuple[str, bool]] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        store.nodes.watch(self._changed.set)
 
     @contextlib.asynccontextmanager
     async def subscribe(self, session_id: str) -> AsyncIterator[Subscription]:
         """Events of a session from now on; in force when entered. Waits while Redis is away."""
-        name = keys.events(self._store.prefix, session_id)
-        channel = self._channels.setdefault(name, Channel())
+        prefix = self._store.prefix_of(session_id)
+        name = keys.events(prefix, session_id)
+        channel = self._channels.setdefault(name, Channel(prefix))
         subscription = Subscription()
         channel.streams.add(subscription)
         metrics.STREAMS.inc()
@@ -133,21 +145,90 @@ class Relay:
                 stream.close()
 
     async def run(self) -> None:
+        """Read from every node until cancelled."""
+        try:
+            while True:
+                self._changed.clear()
+                try:
+                    await self._store.nodes.find()
+                except Exception as error:  # noqa: BLE001 - told, and tried again
+                    _tell(error)
+                    await asyncio.sleep(AWAY_PAUSE)
+                else:
+                    self._follow()
+                    await self._changed.wait()
+        finally:
+            tasks = [task for _, task in self._readers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _follow(self) -> None:
+        """A reader for each node that has partitions; each channel to the reader of its node."""
+        nodes = self._store.nodes
+        there = {node for prefix in nodes.prefixes if (node := nodes.node_of(prefix))}
+        for node in self._readers.keys() - there:
+            self._readers.pop(node)[1].cancel()
+        for node in there - self._readers.keys():
+            reader = Reader(node, nodes, self._channels)
+            self._readers[node] = (reader, asyncio.create_task(reader.run(), name="relay-reader"))
+        for name, channel in list(self._channels.items()):
+            if channel.reader is self._reader(channel):
+                continue
+            if channel.streams:
+                self._ask(name, channel)
+            else:
+                del self._channels[name]
+
+    def _reader(self, channel: Channel) -> "Reader | None":
+        node = self._store.nodes.node_of(channel.prefix)
+        found = self._readers.get(node) if node else None
+        return found[0] if found else None
+
+    def _ask(self, name: str, channel: Channel) -> None:
+        channel.in_force.clear()
+        reader = self._reader(channel)
+        if reader is not channel.reader:
+            channel.reader, channel.asked = reader, 0
+        # Without a reader nothing is sent: it is asked for once there is one.
+        if reader:
+            reader.ask(name, channel)
+
+    def _leave(self, name: str, channel: Channel) -> None:
+        # One that is not confirmed stays, so that its confirmation is not taken for a later one's.
+        if channel.asked == 0:
+            self._channels.pop(name, None)
+        if channel.reader:
+            channel.reader.leave(name)
+
+
+class Reader:
+    """The connection to one node, and what it hears of the channels that are its own."""
+
+    def __init__(self, node: Node, nodes: Nodes, channels: Channels) -> None:
+        self._node = node
+        self._nodes = nodes
+        self._channels = channels
+        self._pubsub: Any = None
+        self._orders: list[tuple[str, bool]] = []
+        self._sending: asyncio.Task[None] | None = None
+        # Orders to leave a channel that are not confirmed yet.
+        self._leaving: Counter[str] = Counter()
+
+    async def run(self) -> None:
         """Read until cancelled; connect anew whenever the connection breaks, however it does."""
         while True:
             try:
                 await self._read()
-            except Exception as error:
-                if isinstance(error, (RedisError, OSError)) and is_away(error):
-                    log.warning("redis_away", error=str(error))
-                else:
-                    log.exception("relay_failed")
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                _tell(error)
+            self._nodes.suspect()
             await asyncio.sleep(AWAY_PAUSE)
 
     async def _read(self) -> None:
-        async with self._store.listening() as pubsub:
+        async with self._node.redis.pubsub() as pubsub:
             # A channel of its own keeps the connection open when no session is listened to.
-            await pubsub.subscribe(keys.events(self._store.prefix, ""))
+            await pubsub.subscribe(OWN_CHANNEL)
             try:
                 await self._subscribe_again(pubsub)
                 # A connection that a sender found broken is given up: redis-py would connect again by itself
@@ -162,48 +243,60 @@ class Relay:
     async def _subscribe_again(self, pubsub: Any) -> None:
         """On a new connection: all channels anew. What was missed meanwhile is in the logs."""
         self._orders.clear()
-        self._channels = {name: channel for name, channel in self._channels.items() if channel.streams}
-        for channel in self._channels.values():
+        self._leaving.clear()
+        own = {name: channel for name, channel in self._channels.items() if channel.reader is self}
+        for name, channel in own.items():
+            if not channel.streams:
+                del self._channels[name]
+                continue
             channel.asked = 1
             channel.in_force.clear()
             for stream in channel.streams:
                 metrics.CATCH_UPS.labels("reconnected").inc()
                 stream.fall_behind()
         self._pubsub = pubsub
-        if self._channels:
-            await _send(pubsub, list(self._channels), subscribe=True)
+        await self._send(pubsub, [name for name, channel in own.items() if channel.streams], subscribe=True)
 
     def _handle(self, message: dict[str, Any]) -> None:
         name = message["channel"].decode()
         channel = self._channels.get(name)
-        if channel is None:
-            return
-        if message["type"] == "message":
-            metrics.EVENTS.inc()
-            n, _, frame = message["data"].partition(b" ")
-            for stream in channel.streams:
-                stream.push(int(n), frame)
-        elif message["type"] == "subscribe":
-            channel.asked = max(channel.asked - 1, 0)
-            if channel.asked == 0:
-                channel.in_force.set()
-                # Streams that go on from an old connection have not heard what came before this.
-                for stream in channel.streams:
-                    stream.fall_behind()
-                if not channel.streams:
-                    del self._channels[name]
+        own = channel if channel and channel.reader is self else None
+        match message["type"]:
+            case "smessage" if own:
+                metrics.EVENTS.inc()
+                n, _, frame = message["data"].partition(b" ")
+                for stream in own.streams:
+                    stream.push(int(n), frame)
+            case "ssubscribe" if own:
+                self._confirmed(name, own)
+            case "sunsubscribe" if name in self._leaving:
+                self._leaving = self._leaving - Counter([name])
+            case "sunsubscribe" if own:
+                # The node's own doing: the slot has moved.
+                own.reader = None
+                own.in_force.clear()
+                self._nodes.suspect()
 
-    def _ask(self, name: str, channel: Channel) -> None:
-        channel.in_force.clear()
+    def _confirmed(self, name: str, channel: Channel) -> None:
+        channel.asked = max(channel.asked - 1, 0)
+        if channel.asked:
+            return
+        channel.in_force.set()
+        # Streams that go on from an old connection have not heard what came before this.
+        for stream in channel.streams:
+            stream.fall_behind()
+        if not channel.streams:
+            del self._channels[name]
+
+    def ask(self, name: str, channel: Channel) -> None:
+        """Subscribe to a channel that is this reader's own."""
         # Without a connection nothing is sent: all channels are once there is one.
         if self._pubsub is not None:
             channel.asked += 1
             self._order(name, subscribe=True)
 
-    def _leave(self, name: str, channel: Channel) -> None:
-        # One that is not confirmed stays, so that its confirmation is not taken for a later one's.
-        if channel.asked == 0:
-            self._channels.pop(name, None)
+    def leave(self, name: str) -> None:
+        """Unsubscribe from a channel."""
         if self._pubsub is not None:
             self._order(name, subscribe=False)
 
@@ -220,9 +313,28 @@ class Relay:
                 for subscribe, group in itertools.groupby(orders, key=lambda order: order[1]):
                     # A new connection has got all channels anew; orders for an old one must not reach it.
                     if pubsub is not None and pubsub is self._pubsub:
-                        await _send(pubsub, [name for name, _ in group], subscribe=subscribe)
+                        await self._send(pubsub, [name for name, _ in group], subscribe=subscribe)
         finally:
             self._sending = None
+
+    async def _send(self, pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+        """Send orders, one command for each slot, as a cluster wants it."""
+        for _, group in itertools.groupby(sorted(names), key=_partition):
+            some = list(group)
+            if not subscribe:
+                self._leaving.update(some)
+            await _send(pubsub, some, subscribe=subscribe)
+
+
+def _partition(channel: str) -> str:
+    return channel.partition("}")[0]
+
+
+def _tell(error: Exception) -> None:
+    if isinstance(error, (RedisError, OSError)) and is_away(error):
+        log.warning("redis_away", error=str(error))
+    else:
+        log.error("relay_failed", exc_info=error)
 
 
 async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
@@ -232,4 +344,4 @@ async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
         return
     with contextlib.suppress(Exception):  # whatever it is, the reader notices that the connection is gone
         # Not pubsub.subscribe: when it cannot send, it connects again by itself.
-        await connection.send_command("SUBSCRIBE" if subscribe else "UNSUBSCRIBE", *names)
+        await connection.send_command("SSUBSCRIBE" if subscribe else "SUNSUBSCRIBE", *names)

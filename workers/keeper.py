@@ -68,7 +68,7 @@ class Keeper:
         asyncio.run(self._keep())
 
     async def _keep(self) -> None:
-        store = Store(connect(self._settings.store, connections=CONNECTIONS), self._settings)
+        store = Store.connect(self._settings, CONNECTIONS)
         broker = connect(self._settings.broker, connections=CONNECTIONS)
         wakeups = WakeUps(broker)
         interval = self._settings.lease_seconds / RENEWALS_PER_LEASE

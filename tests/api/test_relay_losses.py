@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 async def heard(store: Store, session_id: str) -> bool:
     """Whether somebody listens to the session."""
-    ((_, count),) = await store.redis.pubsub_numsub(keys.events(store.prefix, session_id))
+    ((_, count),) = await store.redis.pubsub_shardnumsub(keys.events(store.prefix, session_id))
     return int(count) > 0
 
 

@@ -193,7 +193,7 @@ async def test_a_lost_answer_doubles_no_event(settings: Settings, new_turn: Make
     class Forgetful(Store):
         answers_lost = 2
 
-        async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool]:  # type: ignore[override]
+        async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:  # type: ignore[override]
             replies = await super().append(batches)
             if self.answers_lost:
                 self.answers_lost -= 1
