@@ -57,6 +57,7 @@ class Cluster(Nodes):
         self._watchers: list[Callable[[], None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._looked = -LOOK_PAUSE
+        self._asks: set[asyncio.Task[RedisError | OSError | None]] = set()
         self._late: dict[asyncio.Task[list[Any]], Node | None] = {}
 
     async def execute(self, prefix: str, *command: Any) -> Any:
@@ -143,6 +144,23 @@ class Cluster(Nodes):
             if error:
                 self._failed(error)
         return [*found, *(_uncovered() for node in nodes if node is None)]
+
+    async def reachable(self) -> bool:
+        """As described in Nodes."""
+        await self.find()
+        nodes = {self.node_of(prefix) for prefix in self.prefixes}
+        asks = {asyncio.create_task(answers(node)) for node in nodes if node}
+        while asks:
+            done, asks = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.result() is None for task in done):
+                break
+        else:
+            return False
+        # Left to themselves: a hanging one ends by its time-out.
+        self._asks |= asks
+        for task in asks:
+            task.add_done_callback(self._asks.discard)
+        return True
 
     async def close(self) -> None:
         """As described in Nodes."""

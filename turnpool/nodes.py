@@ -80,6 +80,10 @@ class Nodes(ABC):
         """Ask every node whether it answers: for each None, or the error."""
 
     @abstractmethod
+    async def reachable(self) -> bool:
+        """Whether any node answers, as soon as one has."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Close all connections."""
 
@@ -118,6 +122,10 @@ class OneNode(Nodes):
     async def ping(self) -> list[RedisError | OSError | None]:
         """As described above."""
         return [await answers(self.node)]
+
+    async def reachable(self) -> bool:
+        """As described above."""
+        return await answers(self.node) is None
 
     async def close(self) -> None:
         """As described above."""

@@ -207,7 +207,7 @@ class Reads:
 
     async def reachable(self) -> bool:
         """Whether Redis answers, if only one node of it: then some sessions can be served."""
-        return any(error is None for error in await self.nodes.ping())
+        return await self.nodes.reachable()
 
     async def _read(self, commands: list[tuple[str, Command]]) -> list[Any]:
         """Answers of all commands, one round trip for each node."""

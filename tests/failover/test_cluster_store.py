@@ -277,6 +277,7 @@ async def test_one_node_that_hangs_holds_up_no_other(
         assert all(map(is_away, errors))
         assert await store.renew(worker_info(), [(h.turn_id, h.attempt) for h in held]) == {}
         await store.reap("turns")
+        assert await store.reachable()
         assert loop.time() - started < 4
     finally:
         victim.signal(signal.SIGCONT)
