@@ -57,6 +57,7 @@ class Cluster(Nodes):
         self._watchers: list[Callable[[], None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._looked = -LOOK_PAUSE
+        self._closed = False
         self._asks: set[asyncio.Task[RedisError | OSError | None]] = set()
         self._late: dict[asyncio.Task[list[Any]], Node | None] = {}
 
@@ -129,7 +130,8 @@ class Cluster(Nodes):
 
     def suspect(self) -> None:
         """As described in Nodes."""
-        self._look()
+        if not self._closed:
+            self._look()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """As described in Nodes."""
@@ -164,6 +166,7 @@ class Cluster(Nodes):
 
     async def close(self) -> None:
         """As described in Nodes."""
+        self._closed = True
         if self._looking:
             await asyncio.wait({self._looking})
         for node in (*self._nodes.values(), *(node for _, node in self._former)):

@@ -115,8 +115,8 @@ class Keeper:
                 log.warning("takeover", turn=turn_id, queue=queue)
             metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
             ended, woken = await store.expire(queue)
-            await count_failures(store, queue, (*reaped.ended, *ended))
             wakeups.publish((*reaped.woken, *woken))
+            await count_failures(store, queue, (*reaped.ended, *ended))
 
 
 async def _every(seconds: float, duty: Callable[[], Awaitable[None]], ending: asyncio.Event) -> None:

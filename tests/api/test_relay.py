@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api import metrics
-from api.relay import MOST_WAITING
+from api.subscription import MOST_WAITING
 from tests.api import raw
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve

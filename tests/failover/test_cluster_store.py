@@ -106,6 +106,9 @@ async def test_priority_counts_over_partitions(store: Store, new_turn: MakeTurn)
 async def test_a_tenant_with_many_sessions_starves_nobody(store: Store, new_turn: MakeTurn) -> None:
     """One turn among a hundred of another tenant is claimed soon, though those lie in every partition."""
     await submit_all(store, new_turn, tenant="big")
+    for held in await claim_all(store):
+        await store.settle(held, [], completed())
+    await submit_all(store, new_turn, tenant="big")
     await store.submit(new_turn("small", tenant="small"))
     claimed = [(await take(store)).turn_id for _ in range(30)]
     assert "small.1" in claimed  # by chance in one of two claims
@@ -204,13 +207,16 @@ async def test_a_queue_is_full_by_the_sum_of_its_partitions(
     assert (await events(store, "f40.1"))[0]["position"] <= 40
 
 
-async def test_a_worker_is_listed_once(store: Store, new_turn: MakeTurn) -> None:
+async def test_a_worker_is_listed_once(cluster: ClusterServers, store: Store, new_turn: MakeTurn) -> None:
     """However many partitions its turns are in; what it lost in any of them it is told."""
     await submit_all(store, new_turn)
     held = [(h.turn_id, h.attempt) for h in await claim_all(store)]
     stop = await store.renew(worker_info("w1", running=100), [*held, ("s1.1", 7), ("nobody.1", 1)])
     assert stop == {"s1.1/7": "lost", "nobody.1/1": "lost"}
     assert await store.workers() == [WorkerInfo("w1", ("turns",), 10, 100, draining=False)]
+    for server in await cluster.primaries():
+        names = [key async for key in server.client.scan_iter("*:worker*")]
+        assert {name.partition(b"}")[0] + b"}:" for name in names} <= {store.prefix.encode()}
     await store.leave("w1")
     assert await store.workers() == []
 
@@ -256,6 +262,22 @@ async def test_a_slot_that_moves_is_away_for_so_long_and_loses_nothing(
     await store.settle(held, [], completed("xy"))
     assert await contents(store, "a") == ["hello", "xy"]
     assert [event["seq"] for event in await events(store, "a.1")] == list(range(1, 6))
+
+
+async def test_a_slot_that_has_moved_is_followed_at_once(
+    cluster: ClusterServers, store: Store, new_turn: MakeTurn
+) -> None:
+    """What the old node refuses was not carried out: it goes to the new one, and no caller notices."""
+    await store.submit(new_turn("a"))
+    held = await take(store)
+    slot = store.nodes._slots[store.prefix_of("a")]  # type: ignore[attr-defined]
+    home = await cluster.owner(slot)
+    other = next(server for server in await cluster.primaries() if server is not home)
+    await cluster.move(slot, other)
+    held = await say(store, held, "x")
+    await cluster.move(slot, home)
+    await store.settle(held, [], completed("x"))
+    assert [event["seq"] for event in await events(store, "a.1")] == [1, 2, 3, 4]
 
 
 async def test_one_node_that_hangs_holds_up_no_other(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from redis.exceptions import RedisError
@@ -110,21 +111,6 @@ async def said(runs: list[Run], count: int) -> bool:
     return all(run.seq >= count for run in runs)
 
 
-async def move(cluster: ClusterServers, slot: int, target: Server) -> None:
-    """Move a slot at once, as Valkey 9 does it."""
-    source = await cluster.owner(slot)
-    if source is target:
-        return
-    await source.client.execute_command(
-        "CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", await cluster.node_id(target)
-    )
-
-    async def moved() -> bool:
-        return await cluster.owner(slot) is target
-
-    await wait_until(moved)
-
-
 async def test_streams_go_on_while_slots_move(cluster: ClusterServers, api: ApiServer, store: Store) -> None:
     """To another node and back, while events come."""
     runs = await runs_of(api, store)
@@ -137,42 +123,40 @@ async def test_streams_go_on_while_slots_move(cluster: ClusterServers, api: ApiS
             slot = slot_of(store, run)
             home = await cluster.owner(slot)
             other = next(server for server in await cluster.primaries() if server is not home)
-            await move(cluster, slot, other)
+            await cluster.move(slot, other)
             reached = min(r.seq for r in runs) + 20
             await wait_until(lambda: said(runs, reached))  # noqa: B023 - awaited at once
-            await move(cluster, slot, home)
+            await cluster.move(slot, home)
         stop.set()
         await talking
         await check(runs, reading)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 async def test_an_end_after_a_slot_has_moved_is_told_at_once(
-    cluster: ClusterServers, api: ApiServer, store: Store
+    cluster: ClusterServers, api: ApiServer, store: Store, *, at_once: bool
 ) -> None:
-    """The stream hears it at the new node, though nothing was said since."""
-    (run, *_) = await runs_of(api, store)
-    slot = slot_of(store, run)
-    home = await cluster.owner(slot)
-    other = next(server for server in await cluster.primaries() if server is not home)
-    channel = keys.events(store.prefix_of_turn(run.id), run.id.removesuffix(".1"))
-
-    async def heard() -> bool:
-        ((_, count),) = await other.client.pubsub_shardnumsub(channel)
-        return int(count) == 1
-
+    """At the new node, whether it comes before the stream is heard there or after; nothing was said since."""
     async with client_of(api) as client:
-        reading = asyncio.create_task(read(client, run.id))
-        await wait_until(lambda: anybody(home))
-        await move(cluster, slot, other)
-        await wait_until(heard)
-        await run.complete()
-        assert await asyncio.wait_for(reading, 3) == [1, 2, 3]
-    await move(cluster, slot, home)
+        for run in (await runs_of(api, store))[:3]:
+            slot = slot_of(store, run)
+            home = await cluster.owner(slot)
+            other = next(server for server in await cluster.primaries() if server is not home)
+            reading = asyncio.create_task(read(client, run.id))
+            await wait_until(partial(heard, home, store, run))
+            await cluster.move(slot, other)
+            if not at_once:
+                await wait_until(partial(heard, other, store, run))
+            await run.complete()
+            assert await asyncio.wait_for(reading, 3) == [1, 2, 3]
+            await cluster.move(slot, home)
 
 
-async def anybody(server: Server) -> bool:
-    """Whether any channel of the server is listened to."""
-    return (await listeners([server]))[0] > 0
+async def heard(server: Server, store: Store, run: Run) -> bool:
+    """Whether somebody listens to the session at this server."""
+    session = run.id.removesuffix(".1")
+    ((_, count),) = await server.client.pubsub_shardnumsub(keys.events(store.prefix_of(session), session))
+    return int(count) == 1
 
 
 async def test_streams_go_on_when_a_primary_dies(
