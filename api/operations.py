@@ -53,8 +53,10 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
         return problem(request, 503, "draining", "This process is draining.")
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await context.store.ping()
+            reachable = await context.store.reachable()
     except (RedisError, OSError):
+        reachable = False
+    if not reachable:
         return problem(request, 503, "redis_away", "Redis does not answer.")
     return PlainTextResponse("ok\n")
 

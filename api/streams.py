@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from api import metrics
 from api.cursor import Cursor
-from api.relay import Relay, Subscription
+from api.relay import Relay
+from api.subscription import Subscription
 from turnpool.errors import SessionNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
 from turnpool.redis import is_away

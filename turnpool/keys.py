@@ -8,7 +8,26 @@ are empty, so not there, when nothing does.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+# On a cluster: enough for some tens of nodes, few enough to ask each about a queue.
+CLUSTER_PARTITIONS = 64
+
+
+def partitions(count: int) -> tuple[str, ...]:
+    """Names of partitions: the first number whose slot lies in the first, second, … part of all slots.
+
+    So each of some nodes, which have ranges of about the same size, has about as many partitions.
+    """
+    names: dict[int, str] = {}
+    for name in map(str, itertools.count()):
+        names.setdefault(key_slot(name.encode()) * count // REDIS_CLUSTER_HASH_SLOTS, name)
+        if len(names) == count:
+            return tuple(names[part] for part in range(count))
+    raise AssertionError  # there are names enough
 
 
 def prefix(partition: str) -> str:
@@ -71,7 +90,7 @@ def idempotency(p: str, session_id: str, digest: str) -> str:
 
 
 def accepted(p: str) -> str:
-    """String: counts accepted turns; the age in a turn's place in line. Seven days."""
+    """String: the age (ms) in the newest turn's place in line. Seven days."""
     return f"{p}accepted"
 
 

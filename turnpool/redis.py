@@ -1,17 +1,26 @@
-"""Connections to Redis or Valkey, standalone or by Sentinel.
+"""Connections to one server of Redis or Valkey: standalone, by Sentinel, or a node of a cluster.
 
-URLs: `redis://[:password@]host:port/db`, `rediss://…` (TLS), `unix://…`, and for Sentinel
-`sentinel://[:password@]host:port[,host:port …]/db?master=NAME`.
+URLs: `redis://[:password@]host:port/db`, `rediss://…` (TLS), `unix://…`, for Sentinel
+`sentinel://[:password@]host:port[,host:port …]/db?master=NAME[&sentinel_password=…]`, and for Cluster
+`redis+cluster://[:password@]host:port[,host:port …]` or `rediss+cluster://…` (`turnpool/cluster.py`).
 """
 
+import re
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
@@ -22,10 +31,18 @@ ANSWER_TIMEOUT = 5.0
 # Connections of one process; more callers wait for a free one. Pipelines make a few enough.
 CONNECTIONS = 16
 SENTINEL_PORT = 26379
-SCHEMES = ("redis", "rediss", "unix", "sentinel")
+CLUSTER_PORT = 6379
+LARGEST_PORT = 65_535
+# Seconds. One Sentinel that hangs must not keep a process from asking the next.
+SENTINEL_TIMEOUT = 1.0
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+SCHEMES = ("redis", "rediss", "unix", "sentinel", *CLUSTER_SCHEMES)
+# A host, in brackets if it is an IPv6 address, and its port.
+PLACE = re.compile(r"(\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^\[\]:]+))(:(?P<port>\d*))?")
 
 AWAY = (
-    RedisConnectionError, RedisTimeoutError, ReadOnlyError, ClusterDownError, OutOfMemoryError, OSError,
+    RedisConnectionError, RedisTimeoutError, ReadOnlyError, ClusterDownError, AskError, TryAgainError,
+    OutOfMemoryError, OSError,
 )  # fmt: skip
 """Errors that mean: Redis is away for now."""
 # The same, of answers that redis-py has no class for.
@@ -50,6 +67,8 @@ def check_url(url: str) -> str:
         raise ValueError(msg)
     if parts.scheme == "sentinel":
         _check_sentinel(parts)
+    elif is_cluster(url):
+        _check_cluster(parts)
     elif parts.scheme != "unix":
         _check_host(parts)
     return url
@@ -62,7 +81,19 @@ def _check_sentinel(parts: SplitResult) -> None:
     if not (parts.path.strip("/") or "0").isdecimal():
         msg = "a sentinel URL's database is a number: sentinel://host:port/0?master=NAME"
         raise ValueError(msg)
-    _hosts(parts.netloc)
+    hosts_of(parts.netloc, SENTINEL_PORT)
+
+
+def is_cluster(url: str) -> bool:
+    """Whether the URL names a cluster."""
+    return url.startswith(tuple(f"{scheme}://" for scheme in CLUSTER_SCHEMES))
+
+
+def _check_cluster(parts: SplitResult) -> None:
+    if parts.path.strip("/") not in {"", "0"}:
+        msg = "a cluster has no databases: redis+cluster://host:port,host:port"
+        raise ValueError(msg)
+    hosts_of(parts.netloc, CLUSTER_PORT)
 
 
 def _check_host(parts: SplitResult) -> None:
@@ -76,10 +107,19 @@ def _check_host(parts: SplitResult) -> None:
         raise ValueError(msg)
 
 
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to the primary that the Sentinels name; more callers wait for a free one."""
+
+    async def aclose(self) -> None:
+        """Close the connections to the Sentinels too."""
+        await super().aclose()
+        await self.sentinel_manager.aclose()
+
+
 def connect(
     url: str, *, connections: int = CONNECTIONS, answer_timeout: float | None = ANSWER_TIMEOUT
 ) -> Redis:
-    """A client; it connects with the first command, and tries nothing twice behind the caller's back."""
+    """A client of one server; it connects with the first command, and tries nothing twice by itself."""
     options: dict[str, Any] = {
         # Where they are on, as by default, redis-py takes a closed connection from its pool for a good one.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
@@ -88,23 +128,32 @@ def connect(
         # Otherwise redis-py sends a command again that may have been carried out.
         "retry": Retry(NoBackoff(), 0),
     }
+    pooled = options | {"max_connections": connections, "timeout": ANSWER_TIMEOUT}
     parts = urlsplit(url)
     if parts.scheme != "sentinel":
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=connections, timeout=ANSWER_TIMEOUT, **options
-        )
-        return Redis.from_pool(pool)
+        return Redis.from_pool(BlockingConnectionPool.from_url(url, **pooled))
+    asked = options | _sentinel_login(parts)
+    asked |= {"socket_connect_timeout": SENTINEL_TIMEOUT, "socket_timeout": SENTINEL_TIMEOUT}
     # redis-py has no types here.
-    sentinel: Any = Sentinel(_hosts(parts.netloc), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    hosts = hosts_of(parts.netloc, SENTINEL_PORT)
+    sentinel: Any = Sentinel(hosts, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
     master: Redis = sentinel.master_for(
         parse_qs(parts.query)["master"][0],
         redis_class=Redis,
+        connection_pool_class=_SentinelPool,
         db=int(parts.path.strip("/") or 0),
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
-        **options,
+        **pooled,
     )
     return master
+
+
+def _sentinel_login(parts: SplitResult) -> dict[str, str]:
+    """What the Sentinels themselves want to know; the user and password of the URL are the server's."""
+    query = parse_qs(parts.query)
+    names = ("username", "password")
+    return {name: query[f"sentinel_{name}"][0] for name in names if f"sentinel_{name}" in query}
 
 
 def with_password(url: str, password: str) -> str:
@@ -127,16 +176,26 @@ def broker(url: str) -> tuple[str, dict[str, Any]]:
         return url.replace("unix://", "redis+socket://", 1), {}
     user, at, _ = parts.netloc.rpartition("@")
     secret = user + at
-    urls = [f"sentinel://{secret}{host}:{port}{parts.path}" for host, port in _hosts(parts.netloc)]
-    return ";".join(urls), {"master_name": parse_qs(parts.query)["master"][0]}
+    places = [place(*host) for host in hosts_of(parts.netloc, SENTINEL_PORT)]
+    urls = [f"sentinel://{secret}{host}{parts.path}" for host in places]
+    options: dict[str, Any] = {"master_name": parse_qs(parts.query)["master"][0]}
+    if login := _sentinel_login(parts):
+        options["sentinel_kwargs"] = login
+    return ";".join(urls), options
 
 
-def _hosts(netloc: str) -> list[tuple[str, int]]:
+def hosts_of(netloc: str, port: int) -> list[tuple[str, int]]:
+    """Hosts and ports of a URL that names several. Raises ValueError."""
     hosts = []
-    for place in netloc.rpartition("@")[2].split(","):
-        host, _, port = place.partition(":")
-        if not host or not (port or "0").isdecimal():
-            msg = "each Sentinel is host or host:port, where port is a number"
+    for part in netloc.rpartition("@")[2].split(","):
+        match = PLACE.fullmatch(part)
+        if not match or int(match["port"] or port) > LARGEST_PORT:
+            msg = "each of its places is host or host:port, where port is a number"
             raise ValueError(msg)
-        hosts.append((host, int(port or SENTINEL_PORT)))
+        hosts.append((match["ipv6"] or match["host"], int(match["port"] or port)))
     return hosts
+
+
+def place(host: str, port: int) -> str:
+    """A host and its port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,16 +1,17 @@
 """The Lua scripts: one file per operation in `lua/`, loaded once, called by their digest."""
 
+import asyncio
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
 
 from turnpool import keys
-from turnpool.pipelined import Pipelined
+from turnpool.nodes import Nodes
+from turnpool.pipelined import Command
 
 Argument = str | bytes | int | float
 
@@ -37,19 +38,30 @@ def script(name: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-async def run(redis: Pipelined, name: str, prefix: str, *arguments: Argument) -> Any:
+async def run(nodes: Nodes, name: str, prefix: str, *arguments: Argument) -> Any:
     """Run a script; a server that does not know it yet is given its text."""
     try:
-        return await redis.execute("EVALSHA", script(name).digest, 1, prefix, *arguments)
+        return await nodes.execute(prefix, *call(name, prefix, *arguments))
     except NoScriptError:
-        return await redis.execute("EVAL", script(name).text, 1, prefix, *arguments)
+        return await nodes.execute(prefix, "EVAL", script(name).text, 1, prefix, *arguments)
 
 
-def add(pipeline: Pipeline, name: str, prefix: str, *arguments: Argument) -> None:
-    """Add a call to a pipeline; the caller sends the script first (`send`) on NoScriptError."""
-    pipeline.evalsha(script(name).digest, 1, prefix, *arguments)
+async def run_many(nodes: Nodes, name: str, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
+    """Run a script so many times, in one pipeline for each node; gives each one's answer or error.
+
+    Only for scripts that may be called again with the same arguments.
+    """
+    commands = [(prefix, call(name, prefix, *arguments)) for prefix, arguments in calls]
+    replies = await nodes.many(commands)
+    unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        again = (run(nodes, name, calls[index][0], *calls[index][1]) for index in unknown)
+        answers = await asyncio.gather(*again, return_exceptions=True)
+        for index, answer in zip(unknown, answers, strict=True):
+            replies[index] = answer
+    return replies
 
 
-async def send(redis: Redis, name: str) -> None:
-    """Make a script known to the server."""
-    await redis.script_load(script(name).text)
+def call(name: str, prefix: str, *arguments: Argument) -> Command:
+    """The command that runs a script which the server knows."""
+    return ("EVALSHA", script(name).digest, 1, prefix, *arguments)

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from turnpool.errors import SettingsError, UnknownAgentError
-from turnpool.redis import check_url, with_password
+from turnpool.redis import check_url, is_cluster, with_password
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ = self.agent_specs, self.queue_names, self.tenant_keys
+        if is_cluster(self.broker):
+            msg = "BROKER_URL: Celery cannot use a cluster; name a standalone server or Sentinels"
+            raise ValueError(msg)
         return self
 
     @cached_property

@@ -1,17 +1,19 @@
 """The store: one method per script in `lua/`, and the plain reads in `reads.py`.
 
-Every method raises what redis-py raises when Redis is away (`turnpool.redis.is_away`).
+Every method raises what redis-py raises when Redis is away (`turnpool.redis.is_away`). On a cluster,
+what is done in all partitions is done in those that answer, and raises if none does.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 import orjson
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from turnpool import keys, scripts
+from turnpool.backlog import Backlog, where_to_claim
+from turnpool.cluster import Cluster
 from turnpool.errors import (
     IdempotencyMismatchError,
     LeaseLostError,
@@ -23,10 +25,17 @@ from turnpool.errors import (
     TurnNotFoundError,
 )
 from turnpool.events import Entry
+from turnpool.logs import get_logger
 from turnpool.models import Claim, NewTurn, Outcome, Reaped, Submitted, TurnRecord, WorkerInfo
+from turnpool.nodes import Nodes, OneNode
 from turnpool.reads import Reads
-from turnpool.redis import connect
+from turnpool.redis import CONNECTIONS, connect, is_away, is_cluster
 from turnpool.settings import Settings
+
+log = get_logger(__name__)
+
+# Times a claim that others were faster than looks for more.
+LOOKS = 3
 
 
 class Held(NamedTuple):
@@ -45,28 +54,34 @@ class Cancelled(NamedTuple):
 
 
 class Store(Reads):
-    """Sessions, turns and their events in one partition of Redis."""
+    """Sessions, turns and their events."""
 
-    def __init__(self, redis: Redis, settings: Settings, partition: str = "0") -> None:
-        super().__init__(redis, keys.prefix(partition))
+    def __init__(self, nodes: Nodes, settings: Settings) -> None:
+        super().__init__(nodes)
         self.settings = settings
+        self._backlog = Backlog(nodes)
         self._lease_ms = int(settings.lease_seconds * 1000)
         self._kept = (settings.session_ttl, settings.log_ttl)
 
     @classmethod
-    def connect(cls, settings: Settings) -> Self:
-        """A store at the server that the settings name; nothing connects yet."""
-        return cls(connect(settings.store), settings)
+    def connect(cls, settings: Settings, connections: int = CONNECTIONS) -> Self:
+        """A store where the settings name it, with so many connections to each node; none is made yet."""
+        if is_cluster(settings.store):
+            return cls(Cluster(settings.store, connections), settings)
+        return cls(OneNode(connect(settings.store, connections=connections)), settings)
 
     async def create_session(self, session_id: str, tenant: str, metadata: dict[str, Any]) -> None:
         """Create a session. Raises SessionExistsError."""
-        made = await self._run("create_session", session_id, tenant, orjson.dumps(metadata), *self._kept)
+        prefix = self.prefix_of(session_id)
+        data = orjson.dumps(metadata)
+        made = await self._run("create_session", prefix, session_id, tenant, data, *self._kept)
         if not made:
             raise SessionExistsError(session_id)
 
     async def delete_session(self, session_id: str, tenant: str) -> None:
         """Delete a session and cancel what waits or runs. Raises SessionNotFoundError."""
-        if not await self._run("delete_session", session_id, tenant, *self._kept):
+        prefix = self.prefix_of(session_id)
+        if not await self._run("delete_session", prefix, session_id, tenant, *self._kept):
             raise SessionNotFoundError(session_id)
 
     async def submit(self, new: NewTurn) -> Submitted:
@@ -75,8 +90,10 @@ class Store(Reads):
         Raises SessionNotFoundError (it belongs to another tenant), SessionBusyError,
         QueueFullError, SessionFullError, IdempotencyMismatchError.
         """
+        prefix = self.prefix_of(new.session_id)
         reply = await self._run(
             "submit",
+            prefix,
             new.session_id,
             new.tenant,
             new.weight,
@@ -91,6 +108,7 @@ class Store(Reads):
             new.idempotency_key,
             new.body_digest,
             new.traceparent,
+            await self._backlog.elsewhere(new.queue, prefix),
             self.settings.max_queued,
             self.settings.max_session_queued,
             *self._kept,
@@ -111,14 +129,29 @@ class Store(Reads):
         raise SessionNotFoundError(new.session_id)
 
     async def claim(
-        self, queue: str, worker_id: str, continuing: Iterable[str] = ()
+        self, queue: str, worker_id: str, continuing: Sequence[str] = ()
     ) -> tuple[Claim | None, tuple[str, ...]]:
         """Take the best ready turn of the queue, or None; and the queues to wake.
 
         `continuing`: the agents that go on from the text of an earlier attempt.
         """
+        woken: tuple[str, ...] = ()
+        for _ in range(LOOKS):
+            prefixes = await where_to_claim(self.nodes, queue)
+            for prefix in prefixes:
+                claim, more = await self._claim(prefix, queue, worker_id, continuing)
+                woken += more
+                if claim:
+                    return claim, woken
+            if len(self.nodes.prefixes) == 1 or not prefixes:
+                break
+        return None, woken
+
+    async def _claim(
+        self, prefix: str, queue: str, worker_id: str, continuing: Sequence[str]
+    ) -> tuple[Claim | None, tuple[str, ...]]:
         fields, messages, steps, woken = await self._run(
-            "claim", queue, worker_id, self._lease_ms, *self._kept, *continuing
+            "claim", prefix, queue, worker_id, self._lease_ms, *self._kept, *continuing
         )
         if not fields:
             return None, _names(woken)
@@ -134,17 +167,18 @@ class Store(Reads):
         )
         return claim, _names(woken)
 
-    async def append(self, batches: Iterable[tuple[Held, Sequence[Entry]]]) -> list[bool]:
-        """Add events to running turns, all in one round trip. For each: whether the attempt holds.
+    async def append(self, batches: Iterable[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
+        """Add events to running turns, one round trip for each node.
 
+        For each turn: whether the attempt holds, or why that is not known. Raises if it is of none.
         May be called again with the same batches when the answer was lost; events come once.
         """
-        calls = [(*held, *_flat(entries)) for held, entries in batches]
-        try:
-            return [bool(reply) for reply in await self._pipeline("append", calls)]
-        except NoScriptError:
-            await scripts.send(self.redis, "append")
-            return [bool(reply) for reply in await self._pipeline("append", calls)]
+        calls = [(self.prefix_of_turn(held.turn_id), (*held, *_flat(entries))) for held, entries in batches]
+        replies = await scripts.run_many(self.nodes, "append", calls)
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if errors and len(errors) == len(replies):
+            raise errors[0]
+        return [reply if isinstance(reply, Exception) else bool(reply) for reply in replies]
 
     async def settle(self, held: Held, entries: Sequence[Entry], outcome: Outcome) -> tuple[str, ...]:
         """End a turn, its last events first; gives the queues to wake. Raises LeaseLostError.
@@ -154,6 +188,7 @@ class Store(Reads):
         events = _flat(entries)
         reply = await self._run(
             "settle",
+            self.prefix_of_turn(held.turn_id),
             held.turn_id,
             held.attempt,
             held.seq,
@@ -173,30 +208,41 @@ class Store(Reads):
 
     async def hand_back(self, held: Held, entries: Sequence[Entry]) -> tuple[str, ...]:
         """Give a running turn to the others, or end it if it is cancelled; gives the queues to wake."""
-        return _names([await self._run("hand_back", *held, *self._kept, *_flat(entries))])
+        prefix = self.prefix_of_turn(held.turn_id)
+        return _names([await self._run("hand_back", prefix, *held, *self._kept, *_flat(entries))])
 
     async def renew(self, worker: WorkerInfo, held: Iterable[tuple[str, int]]) -> dict[str, str]:
         """Renew the leases of a worker's turns (id, attempt).
 
         Gives those to stop: `lost` or `cancelled` by `<id>/<attempt>`.
         """
-        turns = [value for pair in held for value in pair]
-        reply = await self._run("renew", worker.id, self._lease_ms, orjson.dumps(asdict(worker)), *turns)
-        return {name.decode(): why.decode() for name, why in _pairs(reply).items()}
+        turns: dict[str, list[str | int]] = defaultdict(list, {self.prefix: []})
+        for turn_id, attempt in held:
+            turns[self.prefix_of_turn(turn_id)] += turn_id, attempt
+        info = orjson.dumps(asdict(worker))
+        calls = [
+            (prefix, (worker.id, self._lease_ms, info if prefix == self.prefix else b"", *values))
+            for prefix, values in turns.items()
+        ]
+        stop: dict[str, str] = {}
+        for reply in _answered(await scripts.run_many(self.nodes, "renew", calls)):
+            stop |= {name.decode(): why.decode() for name, why in _pairs(reply).items()}
+        return stop
 
     async def reap(self, queue: str) -> Reaped:
         """Take the turns of dead workers from them."""
-        reply = await self._run("reap", queue, self._lease_ms, self.settings.max_attempts, *self._kept)
-        return Reaped(*map(_names, reply))
+        limits = (self._lease_ms, self.settings.max_attempts)
+        replies = await self._everywhere("reap", queue, *limits, *self._kept)
+        return Reaped(*map(_flatten, _columns(replies, 3)))
 
     async def expire(self, queue: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Fail the waiting turns that are past their deadline: their ids, and the queues to wake."""
-        ended, woken = await self._run("expire", queue, *self._kept)
-        return _names(ended), _names(woken)
+        ended, woken = _columns(await self._everywhere("expire", queue, *self._kept), 2)
+        return _flatten(ended), _flatten(woken)
 
     async def cancel(self, turn_id: str, tenant: str) -> Cancelled:
         """Cancel a turn. Raises TurnNotFoundError."""
-        reply = await self._run("cancel", turn_id, tenant, *self._kept)
+        reply = await self._run("cancel", self.prefix_of_turn(turn_id), turn_id, tenant, *self._kept)
         state = reply[0].decode()
         if state == TurnNotFoundError.code:
             raise TurnNotFoundError(turn_id)
@@ -207,35 +253,59 @@ class Store(Reads):
 
         Raises LeaseLostError.
         """
-        recorded = await self._run("record_step", held.turn_id, held.attempt, name, result)
+        prefix = self.prefix_of_turn(held.turn_id)
+        recorded = await self._run("record_step", prefix, held.turn_id, held.attempt, name, result)
         if recorded is None:
             raise LeaseLostError(held.turn_id, held.attempt)
         return bytes(recorded)
 
     async def top_up(self, queue: str, listed: int, interval_ms: int) -> int:
         """How many wake-ups to publish, the broker's list holding `listed`; below zero, to take away."""
-        return int(await self._run("top_up", queue, listed, interval_ms))
+        prefix = self.nodes.prefix_of(queue)
+        elsewhere = 0
+        if others := [other for other in self.nodes.prefixes if other != prefix]:
+            replies = await scripts.run_many(self.nodes, "ready", [(other, (queue,)) for other in others])
+            elsewhere = sum(_answered(replies))
+            if any(isinstance(reply, Exception) for reply in replies):
+                # What is not known to be ready may be: no wake-up is taken away.
+                listed = min(listed, elsewhere)
+        return int(await self._run("top_up", prefix, queue, listed, interval_ms, elsewhere))
 
     async def leave(self, worker_id: str) -> None:
         """Take a worker that ends off the list."""
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.delete(keys.worker(self.prefix, worker_id))
-            pipeline.zrem(keys.workers(self.prefix), worker_id)
-            await pipeline.execute()
+        p = self.prefix
+        await self._read([(p, ("DEL", keys.worker(p, worker_id))), (p, ("ZREM", keys.workers(p), worker_id))])
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.redis.aclose()
+        await self.nodes.close()
 
-    async def _run(self, name: str, *arguments: scripts.Argument) -> Any:
-        return await scripts.run(self.pipelined, name, self.prefix, *arguments)
+    async def _run(self, name: str, prefix: str, *arguments: scripts.Argument) -> Any:
+        return await scripts.run(self.nodes, name, prefix, *arguments)
 
-    async def _pipeline(self, name: str, calls: list[tuple[scripts.Argument, ...]]) -> list[Any]:
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for arguments in calls:
-                scripts.add(pipeline, name, self.prefix, *arguments)
-            replies: list[Any] = await pipeline.execute()
-        return replies
+    async def _everywhere(self, name: str, *arguments: scripts.Argument) -> list[Any]:
+        """What a script answers in each partition."""
+        calls = [(prefix, arguments) for prefix in self.nodes.prefixes]
+        return _answered(await scripts.run_many(self.nodes, name, calls))
+
+
+def _answered(replies: list[Any]) -> list[Any]:
+    """The answers. Raises the first error if there are none, or one that is more than a node being away."""
+    errors = [reply for reply in replies if isinstance(reply, Exception)]
+    for error in errors:
+        if len(errors) == len(replies) or not is_away(error):
+            raise error
+    if errors:
+        log.warning("partitions_away", partitions=len(errors), error=str(errors[0]))
+    return [reply for reply in replies if not isinstance(reply, Exception)]
+
+
+def _columns(rows: list[Any], count: int) -> list[list[Any]]:
+    return [[row[column] for row in rows] for column in range(count)]
+
+
+def _flatten(lists: list[list[bytes]]) -> tuple[str, ...]:
+    return _names(name for names in lists for name in names)
 
 
 def _flat(entries: Sequence[Entry]) -> list[scripts.Argument]:

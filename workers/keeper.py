@@ -66,7 +66,7 @@ class Keeper:
         asyncio.run(self._keep())
 
     async def _keep(self) -> None:
-        store = Store(connect(self._settings.store, connections=CONNECTIONS), self._settings)
+        store = Store.connect(self._settings, CONNECTIONS)
         wakeups = WakeUps(connect(self._settings.broker, connections=CONNECTIONS))
         interval = self._settings.lease_seconds / RENEWALS_PER_LEASE
 
@@ -108,8 +108,8 @@ class Keeper:
                 log.warning("takeover", turn=turn_id, queue=queue)
             metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
             ended, woken = await store.expire(queue)
-            await count_failures(store, queue, (*reaped.ended, *ended))
             wakeups.publish((*reaped.woken, *woken))
+            await count_failures(store, queue, (*reaped.ended, *ended))
 
 
 async def _every(seconds: float, duty: Callable[[], Awaitable[None]], ending: asyncio.Event) -> None:

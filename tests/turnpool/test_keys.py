@@ -1,12 +1,16 @@
 """The names of keys, in Python and in Lua, and that none is left for ever."""
 
+from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from tests.conftest import check_keys
 from turnpool import keys
+from turnpool.cluster import Cluster
 
 pytestmark = pytest.mark.anyio
 
@@ -83,3 +87,21 @@ def test_only_indexes_count_as_indexes(function: Callable[..., str]) -> None:
     arguments = ["x"] * (function.__code__.co_argcount - 1)
     is_index = function("", *arguments).startswith(keys.INDEXES)
     assert is_index == ("Index." in (function.__doc__ or ""))
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 5, 6, 8, 16, 32, 64])
+def test_partitions_are_shared_out_evenly(nodes: int) -> None:
+    """Of nodes with equal ranges of slots each has as many partitions as the others, or one more."""
+    names = keys.partitions(keys.CLUSTER_PARTITIONS)
+    counts = Counter(key_slot(keys.prefix(name).encode()) * nodes // 16384 for name in names)
+    assert sum(counts.values()) == len(set(names)) == 64
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert len(counts) == nodes
+
+
+def test_partitions_stay_what_they_are() -> None:
+    """Their names are in the keys that are stored: no other version may find other ones."""
+    assert keys.partitions(1) == ("0",)
+    names = keys.partitions(keys.CLUSTER_PARTITIONS)
+    assert sha256(" ".join(names).encode()).hexdigest()[:16] == "941a27d4000dfe54"
+    assert Cluster("redis+cluster://h", 1).prefix_of("a-session") == "turnpool:{133}:"

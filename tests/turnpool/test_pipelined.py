@@ -14,10 +14,11 @@ pytestmark = pytest.mark.anyio
 
 async def test_each_caller_gets_its_own_answer(store: Store) -> None:
     """Many commands at once, more than one pipeline holds, each with its own answer or error."""
+    pipelined = Pipelined(store.redis)
 
     async def execute(n: int) -> bytes | str:
         try:
-            return bytes(await store.pipelined.execute(*(("ECHO", n) if n % 10 else ("NONSENSE",))))
+            return bytes(await pipelined.execute(*(("ECHO", n) if n % 10 else ("NONSENSE",))))
         except ResponseError as error:
             return str(error)
 
@@ -31,13 +32,15 @@ async def test_each_caller_gets_its_own_answer(store: Store) -> None:
 
 async def test_commands_go_out_together(store: Store) -> None:
     """A burst of commands costs one connection, where each alone would take one of its own."""
-    await asyncio.gather(*(store.pipelined.execute("ECHO", n) for n in range(50)))
+    pipelined = Pipelined(store.redis)
+    await asyncio.gather(*(pipelined.execute("ECHO", n) for n in range(50)))
     assert sum(client["cmd"] in {"echo", "client|list"} for client in await store.redis.client_list()) == 1
 
 
 async def test_a_caller_that_is_cancelled_takes_no_other_with_it(store: Store) -> None:
     """The others of its pipeline get their answers."""
-    calls = [asyncio.create_task(store.pipelined.execute("ECHO", n)) for n in range(3)]
+    pipelined = Pipelined(store.redis)
+    calls = [asyncio.create_task(pipelined.execute("ECHO", n)) for n in range(3)]
     await asyncio.sleep(0)
     calls[1].cancel()
     answers = await asyncio.gather(*calls, return_exceptions=True)

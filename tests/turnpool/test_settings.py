@@ -20,7 +20,10 @@ WRONG = [
     ("REDIS_URL", "sentinel://h:1/0", "master"),
     ("REDIS_URL", "sentinel://h:port/0?master=m", "port"),
     ("REDIS_URL", "sentinel://h:1/zero?master=m", "database is a number"),
+    ("REDIS_URL", "redis+cluster://h:port", "port"),
+    ("REDIS_URL", "redis+cluster://h:1/2", "no databases"),
     ("BROKER_URL", "amqp://h", "not one of"),
+    ("BROKER_URL", "redis+cluster://h:1", "Celery cannot use a cluster"),
     ("AGENTS", "chat", "'chat' is not name=module:attribute"),
     ("AGENTS", "chat=module", "'chat=module' is not"),
     ("AGENTS", " , ", "at least one agent"),
@@ -209,3 +212,13 @@ def test_a_worker_has_the_agents_of_its_queues() -> None:
     assert [spec.name for spec in Settings(agents=agents, queues="gpu").served_agents] == ["b"]
     with pytest.raises(SettingsError, match="no agent has a queue of cpu, tpu"):
         _ = Settings(agents=agents, queues="cpu,tpu").served_agents
+
+
+def test_a_cluster_needs_a_broker_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the store would be the broker; that is told at start."""
+    monkeypatch.setenv("TURNPOOL_REDIS_URL", "redis+cluster://h:1")
+    with pytest.raises(SettingsError, match="TURNPOOL_BROKER_URL: Celery cannot use a cluster"):
+        read_settings()
+    monkeypatch.setenv("TURNPOOL_BROKER_URL", "redis://h")
+    monkeypatch.setenv("TURNPOOL_REDIS_PASSWORD", "p@w")
+    assert read_settings().store == "redis+cluster://:p%40w@h:1"

@@ -33,11 +33,12 @@ class Notebook:
         self.times: list[float] = []
         self.errors: list[Exception] = []
         self.lost: set[str] = set()
+        self.away: set[str] = set()
         self.slow = 0.0
         self.open = asyncio.Event()
         self.open.set()
 
-    async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool]:
+    async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
         """As Store.append."""
         self.times.append(time.monotonic())
         self.calls.append([(held, list(entries)) for held, entries in batches])
@@ -45,7 +46,10 @@ class Notebook:
         await asyncio.sleep(self.slow)
         if self.errors:
             raise self.errors.pop(0)
-        return [held.turn_id not in self.lost for held, _ in batches]
+        return [
+            RedisConnectionError("gone") if held.turn_id in self.away else held.turn_id not in self.lost
+            for held, _ in batches
+        ]
 
     def written(self, turn_id: str = "s.1") -> list[list[Entry]]:
         """What each call had for the turn."""
@@ -193,7 +197,7 @@ async def test_a_lost_answer_doubles_no_event(settings: Settings, new_turn: Make
     class Forgetful(Store):
         answers_lost = 2
 
-        async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool]:  # type: ignore[override]
+        async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:  # type: ignore[override]
             replies = await super().append(batches)
             if self.answers_lost:
                 self.answers_lost -= 1
@@ -297,3 +301,22 @@ async def test_half_a_character_is_replaced(text: str, whole: str) -> None:
         await wait_until(store.called(1))
         assert store.written() == [[delta(whole)]]
         assert log.output == whole
+
+
+async def test_a_node_that_is_away_holds_up_no_turn_of_another() -> None:
+    """Its turns are written again, in order, with what has come since; the others go on meanwhile."""
+    store = Notebook()
+    store.away.add("s.1")
+    async with running(store, 0.001) as writer:
+        here, there = log_of(writer, "t.1"), log_of(writer, "s.1")
+        there.text("a")
+        here.text("x")
+        await wait_until(store.called(3))
+        there.text("b")
+        here.text("y")
+        await wait_until(store.called(6))
+        assert store.written("t.1") == [[delta("x")], [delta("y")]]
+        assert store.written("s.1")[0] == [delta("a")]
+        assert store.written("s.1")[-1] == [delta("a"), delta("b")]
+        assert all(held.seq == 2 for call in store.calls for held, _ in call if held.turn_id == "s.1")
+        assert await there.close() == [delta("a"), delta("b")]

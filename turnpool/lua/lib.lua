@@ -38,7 +38,7 @@ local function emit(turn, kind, fields)
     .. ',"created_at":' .. clock .. fields .. '}\n\n'
   redis.call('HSET', key_turn(turn.id), 'seq', turn.seq)
   redis.call('XADD', key_log(turn.id), turn.seq .. '-0', 'e', frame)
-  redis.call('PUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
+  redis.call('SPUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
 end
 
 -- Events of a worker, as kind and fields in turn. Those up to turn.seq came in an earlier try of the same call.
@@ -66,6 +66,14 @@ local function make_ready(turn)
   local start = math.max(tonumber(service[1] or 0), tonumber(service[2] or 0))
   redis.call('ZADD', key_ready(turn.queue, turn.tenant), turn.score, turn.id)
   redis.call('ZADD', key_tenants(turn.queue), 'NX', start, turn.tenant)
+end
+
+local function count_ready(queue)
+  local ready = 0
+  for _, tenant in ipairs(redis.call('ZRANGE', key_tenants(queue), 0, -1)) do
+    ready = ready + redis.call('ZCARD', key_ready(queue, tenant))
+  end
+  return ready
 end
 
 local function wait_in_line(turn)

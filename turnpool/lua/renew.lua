@@ -1,13 +1,16 @@
 -- Renew all leases of a worker and say how it is.
 -- KEYS[1] prefix of the partition.
--- ARGV: worker id, lease in ms, what the worker says of itself (JSON), then turn id, attempt for each turn it runs.
+-- ARGV: worker id, lease in ms, what the worker says of itself (JSON; '' where that is
+--   in another partition), then turn id, attempt for each turn it runs.
 -- Returns '<turn id>/<attempt>', 'lost' | 'cancelled' for each attempt that it must stop.
 
 local a = arguments({'worker', 'lease', 'info'})
 -- A worker that has missed three leases is taken for gone.
-redis.call('SET', key_worker(a.worker), a.info, 'PX', 3 * a.lease)
-redis.call('ZADD', key_workers(), now + 3 * a.lease, a.worker)
-redis.call('ZREMRANGEBYSCORE', key_workers(), '-inf', now)
+if a.info ~= '' then
+  redis.call('SET', key_worker(a.worker), a.info, 'PX', 3 * a.lease)
+  redis.call('ZADD', key_workers(), now + 3 * a.lease, a.worker)
+  redis.call('ZREMRANGEBYSCORE', key_workers(), '-inf', now)
+end
 local stop = {}
 local STUCK = 5000
 for i = 1, #a.rest, 2 do

@@ -1,13 +1,14 @@
 -- Accept a turn: idempotency, the session's owner and order, limits; make it ready if nothing of its session is before it.
 -- KEYS[1] prefix of the partition.
 -- ARGV as named below: input is messages (JSON), one a line, params and metadata JSON objects, deadline in ms from now,
---   idempotency_key a digest or '', traceparent of W3C or '', weight the tenant's share, session_ttl, log_ttl in seconds.
+--   idempotency_key a digest or '', traceparent of W3C or '', weight the tenant's share, elsewhere the turns that wait in the
+--   queue's other partitions, session_ttl, log_ttl in seconds.
 -- Returns {'accepted', turn id, created_at in ms, queues woken by it and by what it interrupted …}
 --   or {'replayed', turn id} or {'session_not_found' | 'idempotency_mismatch' | 'queue_full' | 'session_full'}
 --   or {'session_busy', turn id of the head}.
 
 local a = arguments({'session_id', 'tenant', 'weight', 'queue', 'agent', 'priority', 'input', 'params', 'metadata',
-  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'traceparent', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
+  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'traceparent', 'elsewhere', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session = key_session(a.session_id)
 local pending = key_pending(a.session_id)
@@ -34,7 +35,8 @@ if head and redis.call('EXISTS', key_turn(head)) == 0 then
   head = redis.call('HGET', line, 'head')
 end
 if head and a.on_busy == 'reject' then return {'session_busy', head} end
-if redis.call('ZCARD', key_queued(a.queue)) >= tonumber(a.max_queued) then return {'queue_full'} end
+local waiting = redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere
+if waiting >= tonumber(a.max_queued) then return {'queue_full'} end
 if a.on_busy ~= 'interrupt' and redis.call('LLEN', pending) >= tonumber(a.max_session_queued) then
   return {'session_full'}
 end
@@ -57,10 +59,11 @@ local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tena
   deadline_at = now + a.deadline}
 if a.traceparent ~= '' then turn.traceparent = a.traceparent end
 if a.idempotency_key ~= '' then turn.keyed = 1 end
--- Priority, then age; the sum is exact in a double: fewer than 10^13 turns are ever accepted.
-turn.score = string.format('%.0f', a.priority * 1e13 + redis.call('INCR', key_accepted()))
-redis.call('EXPIRE', key_accepted(), 7 * 86400)
-local position = redis.call('ZCARD', key_queued(a.queue))
+-- Priority, then age: the time, so that partitions compare, or one more than the last turn's. The sum is exact in a double.
+local age = math.max(now, (redis.call('GET', key_accepted()) or 0) + 1)
+redis.call('SET', key_accepted(), string.format('%.0f', age), 'EX', 7 * 86400)
+turn.score = string.format('%.0f', a.priority * 1e13 + age)
+local position = redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere
 if head then position = position + (redis.call('HGET', key_turn(head), 'status') == 'in_progress' and 1 or 0) end
 
 for field, value in pairs(turn) do redis.call('HSET', key_turn(turn.id), field, value) end

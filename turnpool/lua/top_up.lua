@@ -2,14 +2,11 @@
 -- of two looks in a row.
 -- One worker's look counts for all, so that many workers do not each make up for the same loss.
 -- KEYS[1] prefix of the partition.
--- ARGV: queue, wake-ups in the broker's list, least time between two looks in ms.
+-- ARGV: queue, wake-ups in the broker's list, least time between two looks in ms, ready turns in the other partitions.
 -- Returns how many to publish; below zero, how many to take away.
 
-local a = arguments({'queue', 'listed', 'interval'})
-local ready = 0
-for _, tenant in ipairs(redis.call('ZRANGE', key_tenants(a.queue), 0, -1)) do
-  ready = ready + redis.call('ZCARD', key_ready(a.queue, tenant))
-end
+local a = arguments({'queue', 'listed', 'interval', 'elsewhere'})
+local ready = count_ready(a.queue) + a.elsewhere
 local key = key_missing(a.queue)
 local last = redis.call('HMGET', key, 'count', 'at')
 if last[2] and now - last[2] < tonumber(a.interval) then return 0 end

@@ -23,15 +23,18 @@
 {{- end -}}
 {{- range $which := list "redis" "broker" -}}
 {{- $values := get $.Values $which -}}
-{{- if regexMatch "^[a-z]+://[^/@]*:[^/@]*@" $values.url -}}
+{{- if regexMatch "^[a-z+]+://[^/@]*:[^/@]*@" $values.url -}}
 {{- fail (printf "%s.url: it must hold no password; put that into a Secret and name it in %s.passwordSecret.name" $which $which) -}}
 {{- end -}}
 {{- if and (hasPrefix "sentinel://" $values.url) (not (regexMatch "[?&]master=[^&]" $values.url)) -}}
 {{- fail (printf "%s.url: a sentinel URL needs its master's name: sentinel://host:port/0?master=NAME" $which) -}}
 {{- end -}}
-{{- if and $values.caSecret.name (not (hasPrefix "rediss://" $values.url)) (not $values.urlSecret.name) -}}
+{{- if and $values.caSecret.name (not (regexMatch "^rediss([+]cluster)?://" $values.url)) (not $values.urlSecret.name) -}}
 {{- fail (printf "%s.caSecret: only a rediss:// URL is checked against it" $which) -}}
 {{- end -}}
+{{- end -}}
+{{- if and (contains "+cluster://" $redis.url) (eq (include "turnpool.redis.broker" .) "redis") -}}
+{{- fail "broker.url: needed where the store is a cluster, which Celery cannot use; name a standalone server or Sentinels" -}}
 {{- end -}}
 {{- end }}
 
@@ -112,6 +115,9 @@
 {{- define "turnpool.checks.keda" -}}
 {{- if .Values.keda.enabled -}}
 {{- if eq .Values.keda.trigger "redis" -}}
+{{- if contains "+cluster://" .Values.redis.url -}}
+{{- fail "keda.trigger: redis cannot add up the partitions of a cluster; take metrics-api or prometheus" -}}
+{{- end -}}
 {{- range $which := list "redis" "broker" -}}
 {{- if (get $.Values $which).urlSecret.name -}}
 {{- fail (printf "keda.trigger: redis cannot read a URL from %s.urlSecret; set %s.url and passwordSecret, or take metrics-api or prometheus" $which $which) -}}

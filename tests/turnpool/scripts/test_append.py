@@ -120,8 +120,8 @@ async def test_events_are_published_as_they_are_logged(
 ) -> None:
     """Who listens to the session gets the very bytes of the log, after the turn's number."""
     listener = Store.connect(settings)
-    async with listener.listening() as pubsub:
-        await pubsub.subscribe(keys.events(store.prefix, "s"))
+    async with listener.redis.pubsub() as pubsub:
+        await pubsub.ssubscribe(keys.events(store.prefix, "s"))
         await pubsub.get_message(timeout=5)
         await store.submit(new_turn())
         await say(store, await take(store), "a")

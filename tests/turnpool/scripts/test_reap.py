@@ -141,7 +141,7 @@ async def test_many_dead_turns_are_taken_a_hundred_at_a_time(
     settings: Settings, store: Store, new_turn: MakeTurn
 ) -> None:
     """A worker with many turns dies: no script is long, and nothing is forgotten."""
-    many = Store(store.redis, settings.model_copy(update={"max_queued": 1000}))
+    many = Store(store.nodes, settings.model_copy(update={"max_queued": 1000}))
     for n in range(120):
         await many.submit(new_turn(f"s{n}"))
     ids = [(await take(many)).turn_id for _ in range(120)]

@@ -46,8 +46,8 @@ async def test_a_deleted_session_is_gone_with_its_turns(store: Store, new_turn: 
     await store.settle(await take(store), [], completed())
     await store.submit(new_turn())
     await store.submit(new_turn())
-    async with store.listening() as pubsub:
-        await pubsub.subscribe(keys.events(store.prefix, "s"))
+    async with store.redis.pubsub() as pubsub:
+        await pubsub.ssubscribe(keys.events(store.prefix, "s"))
         await pubsub.get_message(timeout=5)
         await store.delete_session("s", "default")
         heard = [(await pubsub.get_message(timeout=5))["data"].split(b"\n")[:2] for _ in range(2)]

@@ -120,7 +120,7 @@ async def test_an_ended_turn_expires_after_its_log(
     settings: Settings, store: Store, new_turn: MakeTurn
 ) -> None:
     """The log goes first, so that a client can be told its events have expired; the session stays longest."""
-    brief = Store(store.redis, settings.model_copy(update={"session_ttl": 100, "log_ttl": 10}))
+    brief = Store(store.nodes, settings.model_copy(update={"session_ttl": 100, "log_ttl": 10}))
     await brief.submit(new_turn())
     held = await take(brief)
     await brief.record_step(held, "a", b"1")

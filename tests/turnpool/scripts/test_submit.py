@@ -154,7 +154,7 @@ async def test_a_key_counts_in_its_session_only(store: Store, new_turn: MakeTurn
 
 async def test_a_full_queue_refuses(settings: Settings, store: Store, new_turn: MakeTurn) -> None:
     """Beyond max_queued nothing is accepted, and a free place is noticed."""
-    small = Store(store.redis, settings.model_copy(update={"max_queued": 2}))
+    small = Store(store.nodes, settings.model_copy(update={"max_queued": 2}))
     await small.submit(new_turn("a"))
     await small.submit(new_turn("b"))
     with pytest.raises(QueueFullError):
@@ -166,7 +166,7 @@ async def test_a_full_queue_refuses(settings: Settings, store: Store, new_turn: 
 
 async def test_a_full_session_refuses(settings: Settings, store: Store, new_turn: MakeTurn) -> None:
     """Beyond max_session_queued behind the head a session takes no more, other sessions do."""
-    small = Store(store.redis, settings.model_copy(update={"max_session_queued": 2}))
+    small = Store(store.nodes, settings.model_copy(update={"max_session_queued": 2}))
     for _ in range(3):
         await small.submit(new_turn())
     with pytest.raises(SessionFullError):
@@ -185,7 +185,7 @@ async def test_a_session_of_another_tenant_is_not_found(store: Store, new_turn: 
 
 async def test_a_refused_turn_leaves_nothing(settings: Settings, store: Store, new_turn: MakeTurn) -> None:
     """A refused post changes no key: no number is used up, no session is made."""
-    small = Store(store.redis, settings.model_copy(update={"max_queued": 1}))
+    small = Store(store.nodes, settings.model_copy(update={"max_queued": 1}))
     await small.submit(new_turn("a"))
     before = sorted(await store.redis.keys("*"))
     with pytest.raises(QueueFullError):
@@ -197,7 +197,7 @@ async def test_a_short_turn_does_not_shorten_the_life_of_the_session(
     settings: Settings, store: Store, new_turn: MakeTurn
 ) -> None:
     """A session outlives its longest turn, whatever comes or ends after it."""
-    brief = Store(store.redis, settings.model_copy(update={"session_ttl": 5, "log_ttl": 5}))
+    brief = Store(store.nodes, settings.model_copy(update={"session_ttl": 5, "log_ttl": 5}))
     await brief.submit(new_turn(deadline_seconds=5000))
     held = await take(brief)
     await brief.submit(new_turn(deadline_seconds=1))

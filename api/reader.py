@@ -1,0 +1,182 @@
+"""One pub/sub connection to one Redis node, for all streams whose partitions are there."""
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from api import metrics
+from api.subscription import Subscription
+from turnpool.logs import get_logger
+from turnpool.nodes import Node, Nodes
+from turnpool.redis import is_away
+
+log = get_logger(__name__)
+
+# Seconds between tries to connect while Redis is away.
+AWAY_PAUSE = 0.2
+# Keeps a connection open while no session is listened to.
+OWN_CHANNEL = "turnpool:relay"
+
+
+@dataclass(eq=False)
+class Channel:
+    """The streams of one session. `asked`: subscriptions sent to its reader's node and not confirmed yet."""
+
+    prefix: str
+    streams: set[Subscription] = field(default_factory=set)
+    reader: "Reader | None" = None
+    asked: int = 0
+    in_force: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Channels = dict[str, Channel]
+
+
+class Reader:
+    """The connection to one node, and what it hears of the channels that are its own."""
+
+    def __init__(self, node: Node, nodes: Nodes, channels: Channels) -> None:
+        self._node = node
+        self._nodes = nodes
+        self._channels = channels
+        self._pubsub: Any = None
+        self._orders: list[tuple[str, bool]] = []
+        self._sending: asyncio.Task[None] | None = None
+        # Orders to leave a channel that are not confirmed yet.
+        self._leaving: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Read until cancelled; connect anew whenever the connection breaks, however it does."""
+        while True:
+            try:
+                await self._read()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                tell_away(error)
+            self._nodes.suspect()
+            await asyncio.sleep(AWAY_PAUSE)
+
+    async def _read(self) -> None:
+        async with self._node.redis.pubsub() as pubsub:
+            await pubsub.subscribe(OWN_CHANNEL)
+            try:
+                await self._subscribe_again(pubsub)
+                # A connection that a sender found broken is given up: redis-py would connect again by itself
+                # and subscribe to nothing but the channel that it knows.
+                while pubsub.connection.is_connected:
+                    message = await pubsub.get_message(timeout=None)
+                    if message:
+                        self._handle(message)
+            finally:
+                self._pubsub = None
+
+    async def _subscribe_again(self, pubsub: Any) -> None:
+        """On a new connection: all channels anew. What was missed meanwhile is in the logs."""
+        self._orders.clear()
+        self._leaving.clear()
+        own = {name: channel for name, channel in self._channels.items() if channel.reader is self}
+        for name, channel in own.items():
+            if not channel.streams:
+                del self._channels[name]
+                continue
+            channel.asked = 1
+            channel.in_force.clear()
+            for stream in channel.streams:
+                metrics.CATCH_UPS.labels("reconnected").inc()
+                stream.fall_behind()
+        self._pubsub = pubsub
+        await self._send(pubsub, [name for name, channel in own.items() if channel.streams], subscribe=True)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        name = message["channel"].decode()
+        channel = self._channels.get(name)
+        own = channel if channel and channel.reader is self else None
+        match message["type"]:
+            case "smessage" if own:
+                metrics.EVENTS.inc()
+                n, _, frame = message["data"].partition(b" ")
+                for stream in own.streams:
+                    stream.push(int(n), frame)
+            case "ssubscribe" if own:
+                self._confirmed(name, own)
+            case "sunsubscribe" if name in self._leaving:
+                self._leaving = self._leaving - Counter([name])
+            case "sunsubscribe" if own:
+                # The node's own doing: the slot has moved.
+                own.reader = None
+                own.in_force.clear()
+                self._nodes.suspect()
+
+    def _confirmed(self, name: str, channel: Channel) -> None:
+        channel.asked = max(channel.asked - 1, 0)
+        if channel.asked:
+            return
+        channel.in_force.set()
+        # Streams that go on from an old connection have not heard what came before this.
+        for stream in channel.streams:
+            stream.fall_behind()
+        if not channel.streams:
+            del self._channels[name]
+
+    def ask(self, name: str, channel: Channel) -> None:
+        """Subscribe to a channel that is this reader's own."""
+        # Without a connection nothing is sent: all channels are once there is one.
+        if self._pubsub is not None:
+            channel.asked += 1
+            self._order(name, subscribe=True)
+
+    def leave(self, name: str) -> None:
+        """Unsubscribe from a channel."""
+        if self._pubsub is not None:
+            self._order(name, subscribe=False)
+
+    def _order(self, name: str, *, subscribe: bool) -> None:
+        """What comes in one turn of the loop goes out in one command; the order stays."""
+        self._orders.append((name, subscribe))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_orders(), name="relay-orders")
+
+    async def _send_orders(self) -> None:
+        try:
+            while self._orders:
+                pubsub, orders, self._orders = self._pubsub, self._orders, []
+                for subscribe, group in itertools.groupby(orders, key=lambda order: order[1]):
+                    # A new connection has got all channels anew; orders for an old one must not reach it.
+                    if pubsub is not None and pubsub is self._pubsub:
+                        await self._send(pubsub, [name for name, _ in group], subscribe=subscribe)
+        finally:
+            self._sending = None
+
+    async def _send(self, pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+        """Send orders, one command for each slot, as a cluster wants it."""
+        for _, group in itertools.groupby(sorted(names), key=_partition):
+            some = list(group)
+            if not subscribe:
+                self._leaving.update(some)
+            await _send(pubsub, some, subscribe=subscribe)
+
+
+def _partition(channel: str) -> str:
+    return channel.partition("}")[0]
+
+
+async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+    """Send one command. Only the reader connects again: two on one connection would break it."""
+    connection = pubsub.connection
+    if connection is None or not connection.is_connected:
+        return
+    with contextlib.suppress(Exception):  # whatever it is, the reader notices that the connection is gone
+        # Not pubsub.subscribe: when it cannot send, it connects again by itself.
+        await connection.send_command("SSUBSCRIBE" if subscribe else "SUNSUBSCRIBE", *names)
+
+
+def tell_away(error: Exception) -> None:
+    """Log what a connection broke of."""
+    if isinstance(error, (RedisError, OSError)) and is_away(error):
+        log.warning("redis_away", error=str(error))
+    else:
+        log.error("relay_failed", exc_info=error)

@@ -1,0 +1,68 @@
+"""What waits for one stream.
+
+A stream that does not keep up costs bounded memory: what waits for it is dropped, and it goes back to
+the log.
+"""
+
+import asyncio
+
+from api import metrics
+
+# Bytes that may wait for one stream; a client that is slower than its model reads from the log.
+MOST_WAITING = 256 * 1024
+
+
+class Subscription:
+    """What has come for one stream and is not taken yet. `behind`: something was missed, see the log."""
+
+    def __init__(self) -> None:
+        self.behind = False
+        self.closing = False
+        self._waiting: list[tuple[int, bytes]] = []
+        self._size = 0
+        self._changed = asyncio.Event()
+
+    def push(self, n: int, frame: bytes) -> None:
+        """An event of the session's turn n."""
+        if self.behind:
+            return
+        self._waiting.append((n, frame))
+        self._size += len(frame)
+        if self._size > MOST_WAITING:
+            metrics.CATCH_UPS.labels("slow_client").inc()
+            self.fall_behind()
+        self._changed.set()
+
+    def fall_behind(self) -> None:
+        """Something is missing here."""
+        self.behind = True
+        self._waiting.clear()
+        self._size = 0
+        self._changed.set()
+
+    def close(self) -> None:
+        """The process ends; so must the stream."""
+        self.closing = True
+        self._changed.set()
+
+    def catch_up(self) -> None:
+        """The log is read from now on; what comes meanwhile is kept again."""
+        self.behind = False
+
+    def live(self) -> bool:
+        """Whether nothing was missed and the process goes on."""
+        return not (self.behind or self.closing)
+
+    async def take(self, until: float) -> list[tuple[int, bytes]]:
+        """All that waits, as soon as there is something; nothing if nothing came until then (loop time)."""
+        if not self._waiting and self.live():
+            self._changed.clear()
+            # A bare timer: asyncio.timeout costs as much as the rest of an event's way.
+            timer = asyncio.get_running_loop().call_at(until, self._changed.set)
+            try:
+                await self._changed.wait()
+            finally:
+                timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        self._size = 0
+        return waiting

@@ -1,0 +1,82 @@
+"""A primary is killed under load: every turn that got 202 completes, no stream has a hole."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.processes import Pool
+from tests.conftest import wait_until
+from tests.failover.load import Load, check_streams
+from tests.failover.servers import ClusterServers, SentinelServers
+from turnpool.states import Status
+
+pytestmark = [pytest.mark.anyio, pytest.mark.acceptance, pytest.mark.timeout(180)]
+
+# Settings of the processes.
+ENV: dict[str, str] = {}
+
+
+@asynccontextmanager
+async def pool_on(folder: Path, redis_url: str, broker_url: str = "") -> AsyncIterator[tuple[Pool, Load]]:
+    """Two APIs and two workers, and clients of them."""
+    pool = Pool(folder, redis_url, broker_url, **ENV)
+    try:
+        ports = [(await pool.api()).port for _ in range(2)]
+        for _ in range(2):
+            await pool.worker()
+        yield pool, Load(ports)
+    finally:
+        await pool.close()
+
+
+Condition = Callable[[], Awaitable[bool]]
+
+
+async def kill_under_load(pool: Pool, load: Load, kill: Callable[[], Awaitable[Condition]]) -> None:
+    """Kill; once another has taken over, go on for a while; then everything has completed."""
+    async with load.running():
+        await load.so_many_more(45)
+        over = await kill()
+        await wait_until(over, 30)
+        await load.so_many_more(60)
+    restarted = check_streams(await load.streams())
+    await wait_until(pool.store_answers, 10)
+    for turn_id in load.accepted:
+        turn = await pool.store.turn(turn_id, "default")
+        assert (turn.status, turn.losses) == (Status.COMPLETED, 0)
+    state = await pool.store.queue_state("turns")
+    assert (state.queued, state.running) == (0, 0)
+    assert load.refused > 0, "nobody noticed"
+    assert restarted == 0, f"{restarted} of {len(load.accepted)} turns were restarted"
+
+
+async def test_a_primary_of_sentinels_is_killed(sentinels: SentinelServers, tmp_path: Path) -> None:
+    """Store and broker are the primary that dies; a replica is promoted."""
+    async with pool_on(tmp_path, sentinels.url) as (pool, load):
+
+        async def kill() -> Condition:
+            (primary,) = await sentinels.primaries()
+            primary.kill()
+
+            async def another() -> bool:
+                return bool(await sentinels.primaries()) and await pool.store_answers()
+
+            return another
+
+        await kill_under_load(pool, load, kill)
+
+
+async def test_a_primary_of_a_cluster_is_killed(
+    cluster: ClusterServers, redis_url: str, tmp_path: Path
+) -> None:
+    """A third of the partitions is away until the replica has taken over."""
+
+    async def kill() -> Condition:
+        primary = (await cluster.primaries())[1]
+        primary.kill()
+        return cluster.settled
+
+    async with pool_on(tmp_path, cluster.url, redis_url) as (pool, load):
+        await kill_under_load(pool, load, kill)
