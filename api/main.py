@@ -1,5 +1,6 @@
 """`turnpool-api`: the web process."""
 
+import asyncio
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from api.app import create_app, stop_streams
 from turnpool import tracing
 from turnpool.collector import spare_the_collector
+from turnpool.durability import check
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings, told
 
@@ -47,6 +49,8 @@ def main() -> None:
     if settings.tracing:
         with told():
             tracing.setup("turnpool-api")
+    with told():
+        asyncio.run(check(settings))
     server = Server(_config(settings))
     # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -15,7 +15,7 @@ from api.sse import FrameResponse
 from api.streams import turn_stream
 from api.waiting import wait_for_end
 from turnpool import tracing
-from turnpool.errors import TurnpoolError
+from turnpool.errors import NotDurableError, TurnpoolError
 from turnpool.models import NewTurn, Submitted
 
 router = APIRouter(prefix="/v1", tags=["turns"])
@@ -64,6 +64,8 @@ async def _submit(
     if not submitted.replayed:
         metrics.SUBMITTED.labels(agent.queue).inc()
     context.wakeups.publish(submitted.woken)
+    if not await context.store.confirm(submitted.turn_id):
+        raise NotDurableError("a server that took over does not have it")
     return submitted
 
 

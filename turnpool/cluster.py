@@ -23,9 +23,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from turnpool import keys
 from turnpool.logs import get_logger
-from turnpool.nodes import Node, Nodes, answers
+from turnpool.nodes import Node, Nodes, OneNode, answers
 from turnpool.pipelined import Command
-from turnpool.redis import ANSWER_TIMEOUT, CLUSTER_PORT, connect, hosts_of, is_away, place
+from turnpool.redis import ANSWER_TIMEOUT, CLUSTER_PORT, connect, hosts_of, is_away, is_cluster, place
 
 log = get_logger(__name__)
 
@@ -266,3 +266,10 @@ def _uncovered() -> ClusterDownError:
 
 def _late() -> RedisTimeoutError:
     return RedisTimeoutError("the node of this partition does not answer")
+
+
+def open_nodes(url: str, connections: int) -> Nodes:
+    """The servers that a URL names, with so many connections to each; none is made yet."""
+    if is_cluster(url):
+        return Cluster(url, connections)
+    return OneNode(connect(url, connections=connections))

@@ -110,6 +110,25 @@ class LeaseLostError(TurnpoolError):
         super().__init__(f"Attempt {attempt} no longer holds turn {turn_id}.")
 
 
+class EventsLostError(TurnpoolError):
+    """The server has lost the last events of a turn, those after `seq`: a restart, a fail-over."""
+
+    code = "events_lost"
+
+    def __init__(self, turn_id: str, seq: int) -> None:
+        super().__init__(f"The log of turn {turn_id} ends at {seq}, before what was written.")
+        self.seq = seq
+
+
+class NotDurableError(TurnpoolError):
+    """It is not known in time that what was written is on disk or on a replica, as the settings ask."""
+
+    code = "not_durable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The turn may not be safe ({reason}); post it again, with its Idempotency-Key.")
+
+
 class SettingsError(TurnpoolError):
     """A setting has a wrong value."""
 

@@ -134,6 +134,11 @@ def pulse(p: str) -> str:
     return f"{p}pulse"
 
 
+def mark(p: str) -> str:
+    """String: written to wait for its being safe (`durability.py`). A minute."""
+    return f"{p}mark"
+
+
 def worker(p: str, worker_id: str) -> str:
     """String: what a worker says of itself (JSON). A few leases."""
     return f"{p}worker:{worker_id}"
@@ -146,7 +151,7 @@ def workers(p: str) -> str:
 
 ALL: tuple[Callable[..., str], ...] = (
     session, line, messages, pending, events, sessions, turn, log, steps, idempotency,
-    accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, worker, workers,
+    accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, mark, worker, workers,
 )  # fmt: skip
 INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers")
 

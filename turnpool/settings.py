@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -25,6 +26,14 @@ DEFAULT_TENANT = "default"
 
 T = TypeVar("T", bound=BaseSettings)
 RedisUrl = Annotated[str, AfterValidator(check_url)]
+
+
+class Durability(StrEnum):
+    """What an accepted turn waits for before it is answered."""
+
+    NONE = "none"
+    AOF = "aof"
+    REPLICA = "replica"
 
 
 class AgentSpec(BaseModel, frozen=True):
@@ -62,6 +71,9 @@ class Settings(BaseSettings):
     concurrency: int = Field(200, ge=1, le=10_000, description="Turns a worker runs at once.")
     lease_seconds: float = Field(
         3.0, ge=0.5, le=60, description="A worker silent for so long loses its turns."
+    )
+    durability: Durability = Field(
+        Durability.NONE, description="What an accepted turn waits for: none, aof (on disk), replica (on one)."
     )
     max_attempts: int = Field(
         3, ge=1, le=100, description="Times a turn may lose its worker before it fails."

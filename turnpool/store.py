@@ -13,8 +13,10 @@ import orjson
 
 from turnpool import keys, scripts
 from turnpool.backlog import Backlog, where_to_claim
-from turnpool.cluster import Cluster
+from turnpool.cluster import open_nodes
+from turnpool.durability import Confirmer
 from turnpool.errors import (
+    EventsLostError,
     IdempotencyMismatchError,
     LeaseLostError,
     QueueFullError,
@@ -27,10 +29,11 @@ from turnpool.errors import (
 from turnpool.events import Entry
 from turnpool.logs import get_logger
 from turnpool.models import Claim, NewTurn, Outcome, Reaped, Submitted, TurnRecord, WorkerInfo
-from turnpool.nodes import Nodes, OneNode
+from turnpool.nodes import Nodes
 from turnpool.reads import Reads
-from turnpool.redis import CONNECTIONS, connect, is_away, is_cluster
-from turnpool.settings import Settings
+from turnpool.redis import CONNECTIONS, is_away
+from turnpool.settings import Durability, Settings
+from turnpool.states import Status
 
 log = get_logger(__name__)
 
@@ -60,15 +63,14 @@ class Store(Reads):
         super().__init__(nodes)
         self.settings = settings
         self._backlog = Backlog(nodes)
+        self._confirmer = Confirmer(nodes, settings.durability)
         self._lease_ms = int(settings.lease_seconds * 1000)
         self._kept = (settings.session_ttl, settings.log_ttl)
 
     @classmethod
     def connect(cls, settings: Settings, connections: int = CONNECTIONS) -> Self:
         """A store where the settings name it, with so many connections to each node; none is made yet."""
-        if is_cluster(settings.store):
-            return cls(Cluster(settings.store, connections), settings)
-        return cls(OneNode(connect(settings.store, connections=connections)), settings)
+        return cls(open_nodes(settings.store, connections), settings)
 
     async def create_session(self, session_id: str, tenant: str, metadata: dict[str, Any]) -> None:
         """Create a session. Raises SessionExistsError."""
@@ -167,10 +169,11 @@ class Store(Reads):
         )
         return claim, _names(woken)
 
-    async def append(self, batches: Iterable[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
+    async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
         """Add events to running turns, one round trip for each node.
 
-        For each turn: whether the attempt holds, or why that is not known. Raises if it is of none.
+        For each turn: whether the attempt holds, or why that is not known, or EventsLostError. Raises if
+        it is known of none.
         May be called again with the same batches when the answer was lost; events come once.
         """
         calls = [(self.prefix_of_turn(held.turn_id), (*held, *_flat(entries))) for held, entries in batches]
@@ -178,10 +181,15 @@ class Store(Reads):
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if errors and len(errors) == len(replies):
             raise errors[0]
-        return [reply if isinstance(reply, Exception) else bool(reply) for reply in replies]
+        return [
+            reply if isinstance(reply, Exception) else _written(held.turn_id, reply)
+            for (held, _), reply in zip(batches, replies, strict=True)
+        ]
 
     async def settle(self, held: Held, entries: Sequence[Entry], outcome: Outcome) -> tuple[str, ...]:
-        """End a turn, its last events first; gives the queues to wake. Raises LeaseLostError.
+        """End a turn, its last events first; gives the queues to wake.
+
+        Raises LeaseLostError, EventsLostError.
 
         May be called again when the answer was lost.
         """
@@ -204,12 +212,20 @@ class Store(Reads):
         )
         if not reply[0]:
             raise LeaseLostError(held.turn_id, held.attempt)
+        if reply[0] < 0:
+            raise EventsLostError(held.turn_id, -reply[0])
         return _names(reply[1:])
 
     async def hand_back(self, held: Held, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """Give a running turn to the others, or end it if it is cancelled; gives the queues to wake."""
+        """Give a running turn to the others, or end it if it is cancelled; gives the queues to wake.
+
+        Raises EventsLostError.
+        """
         prefix = self.prefix_of_turn(held.turn_id)
-        return _names([await self._run("hand_back", prefix, *held, *self._kept, *_flat(entries))])
+        reply = await self._run("hand_back", prefix, *held, *self._kept, *_flat(entries))
+        if isinstance(reply, int):
+            raise EventsLostError(held.turn_id, -reply)
+        return _names([reply])
 
     async def renew(self, worker: WorkerInfo, held: Iterable[tuple[str, int]]) -> dict[str, str]:
         """Renew the leases of a worker's turns (id, attempt).
@@ -239,6 +255,16 @@ class Store(Reads):
         """Fail the waiting turns that are past their deadline: their ids, and the queues to wake."""
         ended, woken = _columns(await self._everywhere("expire", queue, *self._kept), 2)
         return _flatten(ended), _flatten(woken)
+
+    async def confirm(self, turn_id: str, attempt: int | None = None, status: Status | None = None) -> bool:
+        """Whether the turn is there (at this attempt, in this state) and will be, whatever server dies.
+
+        Waits for that as TURNPOOL_DURABILITY asks; with `none` it is always so. Raises NotDurableError.
+        """
+        if self.settings.durability is Durability.NONE:
+            return True
+        found = await self._confirmer.confirm(self.prefix_of_turn(turn_id), turn_id)
+        return found is not None and attempt in (None, found[0]) and status in (None, found[1])
 
     async def cancel(self, turn_id: str, tenant: str) -> Cancelled:
         """Cancel a turn. Raises TurnNotFoundError."""
@@ -287,6 +313,10 @@ class Store(Reads):
         """What a script answers in each partition."""
         calls = [(prefix, arguments) for prefix in self.nodes.prefixes]
         return _answered(await scripts.run_many(self.nodes, name, calls))
+
+
+def _written(turn_id: str, reply: int) -> bool | EventsLostError:
+    return EventsLostError(turn_id, -reply) if reply < 0 else bool(reply)
 
 
 def _answered(replies: list[Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """`turnpool-worker`: a Celery worker on the asyncio pool."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -10,6 +11,7 @@ from prometheus_client import start_http_server
 
 from turnpool import tracing
 from turnpool.collector import spare_the_collector
+from turnpool.durability import check
 from turnpool.errors import SettingsError
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings, told
@@ -39,6 +41,7 @@ def run(settings: Settings) -> int:
     if settings.tracing:
         tracing.setup("turnpool-worker")
     agents = load_agents(settings.served_agents)
+    asyncio.run(check(settings))
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)
     service = WorkerService(settings, agents, worker_id)

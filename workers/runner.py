@@ -1,6 +1,7 @@
 """One attempt at a turn: run the agent, stream what it yields, settle."""
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -10,15 +11,22 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from turnpool.agent import Agent, Event, StartOver, Steps, ToolCall, ToolResult, Turn, Usage, can_continue
-from turnpool.errors import LeaseLostError, TransientProviderError, TurnpoolError
-from turnpool.events import members, restarted, tool
+from turnpool.errors import (
+    EventsLostError,
+    LeaseLostError,
+    NotDurableError,
+    TransientProviderError,
+    TurnpoolError,
+)
+from turnpool.events import Entry, members, restarted, tool
 from turnpool.logs import get_logger
 from turnpool.models import Claim, Outcome
 from turnpool.redis import is_away
 from turnpool.states import Status
 from turnpool.store import Held, Store
 from workers import metrics
-from workers.writer import TurnLog, Writer
+from workers.turn_log import TurnLog
+from workers.writer import Writer
 
 log = get_logger(__name__)
 
@@ -108,6 +116,10 @@ class Runner:
 
     async def _answer(self) -> None:
         """Run the agent; again, with back-off, as long as its provider's errors may pass."""
+        if not await self._confirmed(Status.IN_PROGRESS):
+            # A server took over that never heard of this claim: another worker may get the same number.
+            self.stop(Stop.LOST)
+            return
         failures = 0
         while True:
             stood = self._log.output
@@ -146,6 +158,8 @@ class Runner:
         try:
             async for item in answer:
                 self._take(item)
+                if self._log.full:
+                    await self._log.room()
         finally:
             if isinstance(answer, AsyncGenerator):
                 await answer.aclose()
@@ -206,19 +220,46 @@ class Runner:
         return self._completed()
 
     async def _hand_back(self) -> tuple[str, tuple[str, ...]]:
-        entries = await self._log.close()
-        held = self._log.held
-        return HANDED_BACK, await self._insist(lambda: self._store.hand_back(held, entries))
+        try:
+            return HANDED_BACK, await self._close(self._store.hand_back)
+        except EventsLostError:
+            return self._lost()
 
     async def _settle(self, outcome: Outcome) -> tuple[str, tuple[str, ...]]:
-        entries = await self._log.close()
-        held = self._log.held
+        woken: tuple[str, ...] = ()
+        settled = False
         try:
-            woken = await self._insist(lambda: self._store.settle(held, entries, outcome))
-        except LeaseLostError:
+            while not settled:
+                woken += await self._close(lambda held, entries: self._store.settle(held, entries, outcome))
+                # If a server took over that had not heard of it, the turn is still this worker's to settle.
+                settled = await self._confirmed(outcome.status)
+        except (LeaseLostError, EventsLostError):
             return self._lost()
         self.outcome = outcome
         return outcome.status, woken
+
+    async def _close(self, end: Callable[[Held, list[Entry]], Awaitable[T]]) -> T:
+        """End the attempt with its last events. Raises EventsLostError if some are gone for good."""
+        entries = await self._log.close()
+        while True:
+            attempt = functools.partial(end, self._log.held, entries)
+            try:
+                return await self._insist(attempt)
+            except EventsLostError as error:
+                lost = self._log.missing_since(error.seq)
+                if lost is None:
+                    raise
+                entries = [*lost, *entries]
+
+    async def _confirmed(self, status: Status) -> bool:
+        """Whether the turn is so, once that is safe; waits for it as long as it takes."""
+        while True:
+            try:
+                return await self._insist(
+                    lambda: self._store.confirm(self.record.id, self.record.attempt, status)
+                )
+            except NotDurableError as error:
+                log.warning("not_durable", turn=self.record.id, error=error.message)
 
     def _lost(self) -> tuple[str, tuple[str, ...]]:
         log.warning("lease_lost", turn=self.record.id, attempt=self.record.attempt)

@@ -7,12 +7,13 @@ never fills the loop. When Redis is away, what comes is kept and written when it
 
 import asyncio
 import time
-from collections.abc import Callable
 
-from turnpool.events import Entry, delta
+from turnpool.errors import EventsLostError
+from turnpool.events import Entry
 from turnpool.logs import get_logger
 from turnpool.redis import is_away
 from turnpool.store import Held, Store
+from workers.turn_log import TurnLog
 
 log = get_logger(__name__)
 
@@ -24,75 +25,6 @@ LONGEST_INTERVAL = 0.1
 AWAY_PAUSE = 0.1
 # Calls in one pipeline; more would hold Redis too long for others.
 PIPELINE_CALLS = 500
-
-
-class TurnLog:
-    """The events of one running turn on their way to the log.
-
-    `output` is the answer so far. `on_lost` is called once the attempt turns out to be stale.
-    """
-
-    def __init__(self, writer: "Writer", held: Held, on_lost: Callable[[], None]) -> None:
-        self.held = held
-        self.output = ""
-        self._writer = writer
-        self._on_lost = on_lost
-        self._entries: list[Entry] = []
-        self._text: list[str] = []
-        self._flushed = asyncio.Event()
-        self._flushed.set()
-        self._first = True
-        self.closed = False
-
-    def text(self, text: str) -> None:
-        """More of the answer."""
-        text = _whole(text)
-        self.output += text
-        self._text.append(text)
-        self._writer.want(self, now=self._first)
-        self._first = False
-
-    def event(self, entry: Entry) -> None:
-        """An event between the text."""
-        self._seal()
-        self._entries.append(entry)
-        self._writer.want(self, now=True)
-
-    async def close(self) -> list[Entry]:
-        """No more flushes; gives what is not written yet, for the script that ends the turn."""
-        self._writer.forget(self)
-        self.closed = True
-        await self._flushed.wait()
-        return self._take()
-
-    def begin(self) -> tuple[Held, list[Entry]]:
-        """What is to be flushed now."""
-        self._flushed.clear()
-        return self.held, self._take()
-
-    def put_back(self, entries: list[Entry]) -> None:
-        """These could not be written; they come before what came meanwhile."""
-        self._entries[:0] = entries
-        self._flushed.set()
-        if not self.closed:
-            self._writer.want(self, now=False)
-
-    def end(self, count: int, *, holds: bool) -> None:
-        """So many events are written, or the attempt does not hold the turn any more."""
-        self.held = self.held._replace(seq=self.held.seq + count)
-        self._flushed.set()
-        if not holds:
-            self._on_lost()
-
-    def _seal(self) -> None:
-        if self._text:
-            self._entries.append(delta("".join(self._text)))
-            self._text.clear()
-
-    def _take(self) -> list[Entry]:
-        self._seal()
-        entries, self._entries = self._entries, []
-        return entries
 
 
 class Writer:
@@ -164,10 +96,12 @@ class Writer:
                 log.exception("append_failed", turns=len(batches))
                 replies = [False] * len(batches)
             for turn, (_, entries), reply in zip(part, batches, replies, strict=True):
-                if isinstance(reply, Exception) and is_away(reply):
+                if isinstance(reply, EventsLostError):
+                    turn.rewind(reply.seq, entries)
+                elif isinstance(reply, Exception) and is_away(reply):
                     turn.put_back(entries)
                 else:
-                    turn.end(len(entries), holds=reply is True)
+                    turn.end(entries, holds=reply is True)
 
     async def _write(self, batches: list[tuple[Held, list[Entry]]]) -> list[bool | Exception]:
         """Write; again as long as Redis is away. If only a part of it is, its errors come back."""
@@ -183,16 +117,7 @@ class Writer:
                 await asyncio.sleep(AWAY_PAUSE)
             else:
                 for reply in replies:
-                    if isinstance(reply, Exception):
+                    if isinstance(reply, Exception) and not isinstance(reply, EventsLostError):
                         event = "redis_away" if is_away(reply) else "events_refused"
                         log.warning(event, error=str(reply))
                 return replies
-
-
-def _whole(text: str) -> str:
-    """The text as it can be written in UTF-8: a provider may send half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -16,7 +16,8 @@ from turnpool.events import Entry, delta, tool
 from turnpool.settings import Settings
 from turnpool.store import Held, Store
 from workers import writer as writing
-from workers.writer import TurnLog, Writer
+from workers.turn_log import TurnLog
+from workers.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -197,7 +198,7 @@ async def test_a_lost_answer_doubles_no_event(settings: Settings, new_turn: Make
     class Forgetful(Store):
         answers_lost = 2
 
-        async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:  # type: ignore[override]
+        async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
             replies = await super().append(batches)
             if self.answers_lost:
                 self.answers_lost -= 1

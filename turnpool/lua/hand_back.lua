@@ -3,11 +3,13 @@
 -- KEYS[1] prefix of the partition.
 -- ARGV: turn id, attempt, seq of the last event before these, session_ttl, log_ttl in seconds, then the last events as
 --   kind, fields.
--- Returns the queue that has a ready turn more, or '' if the attempt no longer holds the turn.
+-- Returns the queue that has a ready turn more, or '' if the attempt no longer holds the turn, or a number
+--   below zero as append.lua.
 
 local a = arguments({'id', 'attempt', 'base', 'session_ttl', 'log_ttl'})
 local turn = load_turn(a.id)
 if not holds(turn, a.attempt) then return '' end
+if misses(turn, a.base) then return -turn.seq end
 emit_from(turn, tonumber(a.base), a.rest)
 if turn.cancel then return cancel(turn, {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}) end
 requeue(turn, 'drained')

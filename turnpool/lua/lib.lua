@@ -49,6 +49,11 @@ local function emit_from(turn, base, list)
   end
 end
 
+-- Whether events that a worker has written are gone: the server lost them.
+local function misses(turn, base)
+  return tonumber(base) > tonumber(turn.seq)
+end
+
 -- Whether the attempt still holds the turn. This is the fence of every write.
 local function holds(turn, attempt)
   return turn and turn.status == 'in_progress' and turn.attempt == attempt

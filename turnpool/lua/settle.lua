@@ -3,13 +3,15 @@
 -- KEYS[1] prefix of the partition.
 -- ARGV as named below, then events (kind, fields, …) as many as `events` says (count of values), then messages (JSON).
 --   fields: JSON members of the terminal event; usage: JSON object or ''; *_ttl in seconds.
--- Returns {1, queue that has a ready turn more or ''}, or {0} if the attempt no longer holds the turn.
+-- Returns {1, queue that has a ready turn more or ''}, or {0} if the attempt no longer holds the turn, or
+--   {below zero} as append.lua.
 
 local a = arguments({'id', 'attempt', 'base', 'status', 'fields', 'output', 'usage', 'error_code', 'error_message',
   'session_ttl', 'log_ttl', 'events'})
 local turn = load_turn(a.id)
 if turn and turn.attempt == a.attempt and turn.status == a.status then return {1, ''} end
 if not holds(turn, a.attempt) then return {0} end
+if misses(turn, a.base) then return {-turn.seq} end
 
 local count = tonumber(a.events)
 local events, messages = {}, {}

@@ -1,0 +1,171 @@
+"""Waiting until a turn is safe, on real servers."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.conftest import wait_until
+from tests.failover.servers import Server, free_ports
+from tests.turnpool.scripts.kit import MakeTurn, completed, take
+from turnpool import durability
+from turnpool.durability import check
+from turnpool.errors import NotDurableError, SettingsError
+from turnpool.settings import Durability, Settings
+from turnpool.states import Status
+from turnpool.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def servers(folder: Path, *options: str, replicas: int = 0) -> AsyncIterator[list[Server]]:
+    """A server, and replicas that are in step with it."""
+    async with AsyncExitStack() as stack:
+        ports = free_ports(1 + replicas)
+        started: list[Server] = []
+        for port in ports:
+            of = ("--replicaof", f"127.0.0.1 {ports[0]}") if started else ()
+            server = Server(folder, port, "--repl-diskless-sync-delay", "0", *options, *of)
+            stack.push_async_callback(server.close)
+            started.append(server)
+            await wait_until(server.answers)
+
+        async def in_step() -> bool:
+            info = await started[0].client.info("replication")
+            return [info[f"slave{n}"]["state"] for n in range(info["connected_slaves"])] == [
+                "online"
+            ] * replicas
+
+        await wait_until(in_step)
+        yield started
+
+
+def settings(server: Server, durability: Durability) -> Settings:
+    """Settings for this server."""
+    return Settings(redis_url=f"redis://127.0.0.1:{server.port}/0", durability=durability, lease_seconds=0.5)
+
+
+@asynccontextmanager
+async def store_on(server: Server, durability: Durability) -> AsyncIterator[Store]:
+    """A store on this server."""
+    store = Store.connect(settings(server, durability))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def calls(server: Server, command: str) -> int:
+    """How often a command was called."""
+    stats: dict[str, Any] = await server.client.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+async def test_a_turn_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: MakeTurn) -> None:
+    """At its attempt and in its state; what is not there is not confirmed."""
+    async with servers(tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as (server,):
+        await check(settings(server, Durability.AOF))
+        async with store_on(server, Durability.AOF) as store:
+            submitted = await store.submit(new_turn())
+            assert await store.confirm(submitted.turn_id)
+            assert int((await server.client.info("persistence"))["aof_pending_bio_fsync"]) == 0
+            held = await take(store)
+            assert await store.confirm("s.1", 1, Status.IN_PROGRESS)
+            assert not await store.confirm("s.1", 2, Status.IN_PROGRESS)
+            await store.settle(held, [], completed())
+            assert await store.confirm("s.1", 1, Status.COMPLETED)
+            assert not await store.confirm("s.1", 1, Status.IN_PROGRESS)
+            assert not await store.confirm("other.1")
+            assert await calls(server, "waitaof") == 6
+
+
+async def test_many_turns_wait_together(tmp_path: Path, new_turn: MakeTurn) -> None:
+    """A hundred turns of one moment cost some round trips, not a hundred."""
+    async with servers(tmp_path, replicas=1) as (server, _), store_on(server, Durability.REPLICA) as store:
+        submitted = [await store.submit(new_turn(f"s{n}")) for n in range(100)]
+        assert all(await asyncio.gather(*(store.confirm(turn.turn_id) for turn in submitted)))
+        assert 1 <= await calls(server, "wait") <= 3
+
+
+async def test_without_a_replica_that_answers_nothing_is_confirmed(
+    tmp_path: Path, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that hangs has not got the turn; once it goes on it has."""
+    monkeypatch.setitem(durability.WAITS, Durability.REPLICA, ("WAIT", 1, 300))
+    async with servers(tmp_path, replicas=1) as (server, replica):
+        await check(settings(server, Durability.REPLICA))
+        async with store_on(server, Durability.REPLICA) as store:
+            replica.signal(signal.SIGSTOP)
+            submitted = await store.submit(new_turn())
+            with pytest.raises(NotDurableError, match="not confirmed within"):
+                await store.confirm(submitted.turn_id)
+            replica.signal(signal.SIGCONT)
+
+            async def confirmed() -> bool:
+                with suppress(NotDurableError):
+                    return await store.confirm(submitted.turn_id)
+                return False
+
+            await wait_until(confirmed)
+            assert b"turn:s.1" in b" ".join(await replica.client.keys("*"))
+
+
+async def test_a_server_that_took_over_without_the_turn_confirms_nothing(
+    tmp_path: Path, new_turn: MakeTurn
+) -> None:
+    """Its own mark is safe, but not the turn, which went to another."""
+    async with (
+        servers(tmp_path, replicas=1) as (server, replica),
+        store_on(server, Durability.REPLICA) as store,
+    ):
+        submitted = await store.submit(new_turn())
+        await server.client.flushall()
+        assert not await store.confirm(submitted.turn_id)
+        assert await replica.client.exists("turnpool:{0}:mark") == 1
+
+
+async def test_without_a_promise_nothing_is_waited_for(tmp_path: Path) -> None:
+    """Not even asked."""
+    async with servers(tmp_path) as (server,), store_on(server, Durability.NONE) as store:
+        assert await store.confirm("s.1", 1, Status.COMPLETED)
+        assert await calls(server, "wait") == await calls(server, "set") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Durability.AOF, "TURNPOOL_DURABILITY=aof: the server writes no AOF; set appendonly yes"),
+        (Durability.REPLICA, "TURNPOOL_DURABILITY=replica: no replica is connected"),
+    ],
+)
+async def test_a_server_that_cannot_is_told_at_start(tmp_path: Path, kind: Durability, says: str) -> None:
+    """And what it cannot do is not taken for done either."""
+    async with servers(tmp_path) as (server,):
+        with pytest.raises(SettingsError, match=says):
+            await check(settings(server, kind))
+        if kind is Durability.AOF:
+            async with store_on(server, kind) as store:
+                with pytest.raises(NotDurableError, match="the server says: WAITAOF cannot be used"):
+                    await store.confirm("s.1")
+
+
+async def test_a_server_that_may_throw_turns_away_is_warned_of(tmp_path: Path) -> None:
+    """Once, when a process starts; one that is away is not waited for."""
+    async with servers(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as (server,):
+        with capture_logs() as logs:
+            await check(settings(server, Durability.NONE))
+        assert [(entry["event"], entry["policy"]) for entry in logs] == [("redis_may_evict", "allkeys-lru")]
+        await server.client.config_set("maxmemory-policy", "noeviction")
+        with capture_logs() as logs:
+            await check(settings(server, Durability.NONE))
+        assert logs == []
+        server.kill()
+        with capture_logs() as logs:
+            await check(settings(server, Durability.AOF))
+        assert [entry["event"] for entry in logs] == ["redis_not_checked"]

@@ -1,0 +1,136 @@
+"""Waits until what was written is safe: on the disk of its server (WAITAOF), or on a replica (WAIT).
+
+Both tell it of the writes of their own connection. So one connection writes a mark after all that is to
+be safe, and waits for that; who asks while it waits goes with the next mark. The turn is read in between,
+since the mark may have gone to another server than the turn: one that took over and never had it.
+"""
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from turnpool import keys
+from turnpool.cluster import open_nodes
+from turnpool.errors import NotDurableError, SettingsError
+from turnpool.logs import get_logger
+from turnpool.nodes import Node, Nodes
+from turnpool.redis import is_away
+from turnpool.settings import Durability, Settings
+from turnpool.states import Status
+
+log = get_logger(__name__)
+
+# How long one mark is waited for, and how long it lives, ms. Less than a connection waits for an answer.
+WAIT_MS, MARK_MS = 3000, 60_000
+
+State = tuple[int, Status] | None
+"""A turn's attempt and status, None if it is not there."""
+
+WAITS: dict[Durability, tuple[str | int, ...]] = {
+    # On the server's own disk, on no replica's.
+    Durability.AOF: ("WAITAOF", 1, 0, WAIT_MS),
+    Durability.REPLICA: ("WAIT", 1, WAIT_MS),
+}
+
+
+class Confirmer:
+    """Groups those who wait, one round at a time for each node. Belongs to one event loop."""
+
+    def __init__(self, nodes: Nodes, durability: Durability) -> None:
+        self._nodes = nodes
+        self._durability = durability
+        self._waiting: dict[Node, list[tuple[str, str, asyncio.Future[State]]]] = defaultdict(list)
+        self._rounds: dict[Node, asyncio.Task[None]] = {}
+
+    async def confirm(self, prefix: str, turn_id: str) -> State:
+        """The turn as it is, once it is safe. Raises NotDurableError, and what redis-py raises."""
+        await self._nodes.find()
+        node = self._nodes.node_of(prefix)
+        if node is None:
+            raise NotDurableError("its node is away")
+        answer: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+        self._waiting[node].append((prefix, turn_id, answer))
+        if node not in self._rounds:
+            self._rounds[node] = asyncio.create_task(self._run(node), name="confirm")
+        return await answer
+
+    async def _run(self, node: Node) -> None:
+        try:
+            while waiting := self._waiting.pop(node, None):
+                await self._round(node, waiting)
+        finally:
+            del self._rounds[node]
+
+    async def _round(self, node: Node, waiting: list[tuple[str, str, asyncio.Future[State]]]) -> None:
+        mark = ("SET", keys.mark(waiting[0][0]), 1, "PX", MARK_MS)
+        reads = [("HMGET", keys.turn(prefix, turn_id), "attempt", "status") for prefix, turn_id, _ in waiting]
+        try:
+            marked, *states, safe = await node.many([mark, *reads, WAITS[self._durability]])
+        except (RedisError, OSError) as error:
+            marked, states, safe = error, [], None
+        failed = _why_not(marked, safe)
+        if failed:
+            self._nodes.suspect()
+        for (_, _, answer), state in zip(waiting, states or [failed] * len(waiting), strict=True):
+            if answer.done():
+                continue  # its caller was cancelled
+            if failed or isinstance(state, Exception):
+                answer.set_exception(failed or state)
+            else:
+                answer.set_result(_state(state))
+
+
+def _why_not(marked: Any, safe: Any) -> Exception | None:
+    """Why a round has failed, if it has."""
+    for reply in (marked, safe):
+        if isinstance(reply, ResponseError) and not is_away(reply):
+            return NotDurableError(f"the server says: {reply}")
+        if isinstance(reply, Exception):
+            return reply
+    count = safe[0] if isinstance(safe, list) else safe
+    return None if count else NotDurableError(f"not confirmed within {WAIT_MS / 1000:g} s")
+
+
+def _state(values: list[bytes | None]) -> State:
+    attempt, status = values
+    return (int(attempt), Status(status.decode())) if attempt and status else None
+
+
+async def check(settings: Settings) -> None:
+    """Look at the store's servers before a process starts.
+
+    Raises SettingsError if they cannot do what TURNPOOL_DURABILITY asks; warns of one that may throw
+    keys away. A server that is away is not looked at.
+    """
+    nodes = open_nodes(settings.store, connections=1)
+    try:
+        await nodes.find()
+        for node in {node for prefix in nodes.prefixes if (node := nodes.node_of(prefix))}:
+            _check(_fields(await node.execute("INFO")), settings)
+    except (RedisError, OSError) as error:
+        log.warning("redis_not_checked", error=str(error))
+    finally:
+        await nodes.close()
+
+
+def _check(info: dict[str, str], settings: Settings) -> None:
+    if (policy := info.get("maxmemory_policy")) and policy != "noeviction":
+        log.warning("redis_may_evict", policy=policy, advice="set maxmemory-policy noeviction")
+    said = f"TURNPOOL_DURABILITY={settings.durability}"
+    if settings.durability is Durability.AOF:
+        if info.get("aof_enabled") != "1":
+            raise SettingsError(f"{said}: the server writes no AOF; set appendonly yes there, or use none")
+        # Valkey says 7.2.4 here for Redis' sake, whatever its own version.
+        if tuple(map(int, info.get("redis_version", "0").split(".")[:2])) < (7, 2):
+            raise SettingsError(f"{said}: the server has no WAITAOF; it needs Redis or Valkey 7.2")
+    if settings.durability is Durability.REPLICA and info.get("connected_slaves", "0") == "0":
+        raise SettingsError(f"{said}: no replica is connected to the server; start one, or use aof or none")
+
+
+def _fields(info: Any) -> dict[str, str]:
+    if isinstance(info, dict):
+        return {str(name): str(value) for name, value in info.items()}
+    lines = info.decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
