@@ -33,8 +33,10 @@ Address = tuple[str, int]
 
 # Answers MOVED that a command follows; more than these, and the nodes do not agree yet.
 MOST_MOVES = 3
-# Least seconds between two looks, and seconds one node gets to answer a look.
-LOOK_PAUSE, LOOK_SECONDS = 0.1, 1.0
+# Seconds between two looks: at first, and at most, as long as they find nothing new.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 0.5
+# Seconds one node gets to answer a look.
+LOOK_SECONDS = 1.0
 # Seconds a pipeline waits for one node while the others have answered: healthy ones must not wait for one
 # that hangs, and idempotent is what goes through `many`.
 PATIENCE = 1.0
@@ -56,7 +58,8 @@ class Cluster(Nodes):
         self._former: list[tuple[float, Node]] = []
         self._watchers: list[Callable[[], None]] = []
         self._looking: asyncio.Task[None] | None = None
-        self._looked = -LOOK_PAUSE
+        self._look_after = 0.0
+        self._pause = FIRST_PAUSE
         self._closed = False
         self._asks: set[asyncio.Task[RedisError | OSError | None]] = set()
         self._late: dict[asyncio.Task[list[Any]], Node | None] = {}
@@ -186,7 +189,7 @@ class Cluster(Nodes):
 
     def _moved(self, prefix: str, error: MovedError) -> None:
         # A node that does not know the other's name gives none: it is the one it was asked by.
-        host = error.host or self._owners[prefix][0]
+        host = error.host or self._owners.get(prefix, self._seeds[0])[0]
         self._owners[prefix] = (host, error.port)
         self.suspect()
 
@@ -215,9 +218,14 @@ class Cluster(Nodes):
 
     async def _look_soon(self) -> None:
         now = asyncio.get_running_loop().time
-        await asyncio.sleep(self._looked + LOOK_PAUSE - now())
-        self._looked = now()
-        found = await self._table()
+        if self._look_after + LONGEST_PAUSE < now():
+            self._pause = FIRST_PAUSE
+        await asyncio.sleep(self._look_after - now())
+        try:
+            found = await self._table()
+        finally:
+            self._look_after = now() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
         before, self._owners = (
             self._owners,
             {
@@ -228,6 +236,7 @@ class Cluster(Nodes):
             },
         )
         if before != self._owners:
+            self._pause = FIRST_PAUSE
             log.info("cluster_found", primaries=len(set(self._owners.values())))
         kept = {*self._owners.values(), *self._seeds}
         for address in [address for address in self._nodes if address not in kept]:
