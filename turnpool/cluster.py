@@ -33,8 +33,10 @@ Address = tuple[str, int]
 
 # Answers MOVED that a command follows; more than these, and the nodes do not agree yet.
 MOST_MOVES = 3
-# Least seconds between two looks, and seconds one node gets to answer a look.
-LOOK_PAUSE, LOOK_SECONDS = 0.1, 1.0
+# Seconds between two looks: at first, and at most, as long as they find nothing new.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 0.5
+# Seconds one node gets to answer a look.
+LOOK_SECONDS = 1.0
 # Seconds a pipeline waits for one node while the others have answered: healthy ones must not wait for one
 # that hangs, and idempotent is what goes through `many`.
 PATIENCE = 1.0
@@ -56,7 +58,8 @@ class Cluster(Nodes):
         self._former: list[tuple[float, Node]] = []
         self._watchers: list[Callable[[], None]] = []
         self._looking: asyncio.Task[None] | None = None
-        self._looked = -LOOK_PAUSE
+        self._look_after = 0.0
+        self._pause = FIRST_PAUSE
         self._closed = False
         self._asks: set[asyncio.Task[RedisError | OSError | None]] = set()
         self._late: dict[asyncio.Task[list[Any]], Node | None] = {}
@@ -90,6 +93,7 @@ class Cluster(Nodes):
         replies: list[Any] = [None] * len(commands)
         for task, (node, indexes) in asks.items():
             if not task.done():
+                self.suspect()
                 self._late[task] = node
                 task.add_done_callback(self._late.pop)
             answered = task.result() if task.done() else [_late()] * len(indexes)
@@ -140,29 +144,34 @@ class Cluster(Nodes):
     async def ping(self) -> list[RedisError | OSError | None]:
         """As described in Nodes."""
         await self.find()
-        nodes = {self.node_of(prefix) for prefix in self.prefixes}
-        found = await asyncio.gather(*(answers(node) for node in nodes if node))
+        asks = self._ask_all()
+        if asks:
+            await asyncio.wait(asks, timeout=PATIENCE)
+        found = [task.result() if task.done() else _late() for task in asks]
+        found += [_uncovered()] * any(self.node_of(prefix) is None for prefix in self.prefixes)
         for error in found:
             if error:
                 self._failed(error)
-        return [*found, *(_uncovered() for node in nodes if node is None)]
+        return found
 
     async def reachable(self) -> bool:
         """As described in Nodes."""
         await self.find()
-        nodes = {self.node_of(prefix) for prefix in self.prefixes}
-        asks = {asyncio.create_task(answers(node)) for node in nodes if node}
+        asks = self._ask_all()
         while asks:
             done, asks = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
             if any(task.result() is None for task in done):
-                break
-        else:
-            return False
-        # Left to themselves: a hanging one ends by its time-out.
+                return True
+        return False
+
+    def _ask_all(self) -> set[asyncio.Task[RedisError | OSError | None]]:
+        """Ask every node whether it answers. Nobody need wait for all: one that hangs times out."""
+        nodes = {self.node_of(prefix) for prefix in self.prefixes}
+        asks = {asyncio.create_task(answers(node)) for node in nodes if node}
         self._asks |= asks
         for task in asks:
             task.add_done_callback(self._asks.discard)
-        return True
+        return asks
 
     async def close(self) -> None:
         """As described in Nodes."""
@@ -186,7 +195,7 @@ class Cluster(Nodes):
 
     def _moved(self, prefix: str, error: MovedError) -> None:
         # A node that does not know the other's name gives none: it is the one it was asked by.
-        host = error.host or self._owners[prefix][0]
+        host = error.host or self._owners.get(prefix, self._seeds[0])[0]
         self._owners[prefix] = (host, error.port)
         self.suspect()
 
@@ -215,26 +224,40 @@ class Cluster(Nodes):
 
     async def _look_soon(self) -> None:
         now = asyncio.get_running_loop().time
-        await asyncio.sleep(self._looked + LOOK_PAUSE - now())
-        self._looked = now()
-        found = await self._table()
-        before, self._owners = (
-            self._owners,
-            {
-                prefix: address
-                for prefix, slot in self._slots.items()
-                for first, last, address in found
-                if first <= slot <= last
-            },
-        )
+        if self._look_after + LONGEST_PAUSE < now():
+            self._pause = FIRST_PAUSE
+        await asyncio.sleep(self._look_after - now())
+        try:
+            found = await self._table()
+        finally:
+            self._look_after = now() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        before = self._owners
+        self._owners = {
+            prefix: address
+            for prefix, slot in self._slots.items()
+            for first, last, address in found
+            if first <= slot <= last
+        }
         if before != self._owners:
+            self._pause = FIRST_PAUSE
             log.info("cluster_found", primaries=len(set(self._owners.values())))
+            for address in set(before.values()) - set(self._owners.values()):
+                # One that answers does so by now; of one that hangs nothing is to be hoped.
+                asyncio.get_running_loop().call_later(PATIENCE, self._give_up, address)
         kept = {*self._owners.values(), *self._seeds}
         for address in [address for address in self._nodes if address not in kept]:
             self._former.append((now() + FAREWELL, self._nodes.pop(address)))
         while self._former and self._former[0][0] < now():
             with contextlib.suppress(RedisError, OSError):
                 await self._former.pop(0)[1].close()
+
+    def _give_up(self, address: Address) -> None:
+        nodes = [node for _, node in self._former]
+        if address in self._nodes and address not in self._owners.values():
+            nodes.append(self._nodes[address])
+        for node in nodes:
+            node.give_up(_late())
 
     async def _table(self) -> list[tuple[int, int, Address]]:
         """Ranges of slots and their primaries, as the first node that answers sees them."""

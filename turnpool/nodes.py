@@ -32,6 +32,10 @@ class Node:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
+    def give_up(self, error: Exception) -> None:
+        """No answer of this node is waited for any more."""
+        self._pipelined.give_up(error)
+
     async def close(self) -> None:
         """Close the connections."""
         await self.redis.aclose()

@@ -21,6 +21,7 @@ class Pipelined:
         self._redis = redis
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sent: set[asyncio.Future[Any]] = set()
 
     async def execute(self, name: str, *arguments: Any) -> Any:
         """Execute one command. Raises what redis-py raises for it, UnicodeEncodeError for a broken text."""
@@ -33,6 +34,12 @@ class Pipelined:
             loop.call_soon(self._start)
         return await answer
 
+    def give_up(self, error: Exception) -> None:
+        """Tell all callers that wait for an answer that none comes; their commands may be carried out."""
+        for answer in self._sent:
+            if not answer.done():
+                answer.set_exception(error)
+
     def _start(self) -> None:
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), MOST_COMMANDS):
@@ -42,6 +49,8 @@ class Pipelined:
 
     async def _send(self, calls: list[tuple[Command, asyncio.Future[Any]]]) -> None:
         replies: list[Any]
+        answers = {answer for _, answer in calls}
+        self._sent |= answers
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for command, _ in calls:
@@ -49,9 +58,10 @@ class Pipelined:
                 replies = await pipeline.execute(raise_on_error=False)
         except Exception as error:  # noqa: BLE001 - the callers get it
             replies = [error] * len(calls)
+        self._sent -= answers
         for (_, answer), reply in zip(calls, replies, strict=True):
             if answer.done():
-                continue  # its caller was cancelled
+                continue  # its caller was cancelled, or given up
             if isinstance(reply, Exception):
                 answer.set_exception(reply)
             else:

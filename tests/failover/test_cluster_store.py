@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -23,7 +24,7 @@ from turnpool import keys
 from turnpool.errors import QueueFullError, SessionNotFoundError, TurnNotFoundError
 from turnpool.events import delta
 from turnpool.models import OnBusy, WorkerInfo
-from turnpool.redis import is_away
+from turnpool.redis import ANSWER_TIMEOUT, is_away
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
@@ -340,6 +341,35 @@ async def test_a_primary_that_dies_is_followed(
     for h in held:
         await store.settle(h._replace(seq=h.seq + 1), [], completed())
         assert [event["seq"] for event in await events(store, h.turn_id)] == [1, 2, 3, 4]
+
+
+async def test_nobody_waits_for_a_primary_that_hangs_once_it_is_replaced(
+    cluster: ClusterServers, store: Store, new_turn: MakeTurn
+) -> None:
+    """Its callers get their error, and the next try goes to the replica, long before an answer is overdue."""
+    await store.submit(new_turn("a"))
+    held = await take(store)
+    victim = await cluster.owner(store.nodes._slots[store.prefix_of("a")])  # type: ignore[attr-defined]
+    assert await victim.client.execute_command("WAIT", 1, 5000) == 1
+    victim.signal(signal.SIGSTOP)
+    try:
+        started = asyncio.get_running_loop().time()
+        waiting = asyncio.create_task(store.settle(held, [], completed()))
+
+        async def is_replaced() -> bool:
+            with suppress(RedisError):
+                await store.ping()
+            return waiting.done()
+
+        await wait_until(is_replaced)
+        with pytest.raises(RedisError) as raised:
+            waiting.result()
+        assert is_away(raised.value)
+        await store.settle(held, [], completed())
+        assert asyncio.get_running_loop().time() - started < ANSWER_TIMEOUT
+    finally:
+        victim.signal(signal.SIGCONT)
+    assert await contents(store, "a") == ["hello", "hi"]
 
 
 async def test_a_server_that_is_no_cluster_is_told_as_such(redis_url: str, settings: Settings) -> None:

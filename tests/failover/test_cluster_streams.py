@@ -137,6 +137,8 @@ async def test_an_end_after_a_slot_has_moved_is_told_at_once(
     cluster: ClusterServers, api: ApiServer, store: Store, *, at_once: bool
 ) -> None:
     """At the new node, whether it comes before the stream is heard there or after; nothing was said since."""
+    nodes = api.context.store.nodes
+    assert api._loop
     async with client_of(api) as client:
         for run in (await runs_of(api, store))[:3]:
             slot = slot_of(store, run)
@@ -144,10 +146,14 @@ async def test_an_end_after_a_slot_has_moved_is_told_at_once(
             other = next(server for server in await cluster.primaries() if server is not home)
             reading = asyncio.create_task(read(client, run.id))
             await wait_until(partial(heard, home, store, run))
-            await cluster.move(slot, other)
-            if not at_once:
-                await wait_until(partial(heard, other, store, run))
-            await run.complete()
+            with pytest.MonkeyPatch.context() as patch:
+                if at_once:
+                    patch.setattr(nodes, "suspect", lambda: None)
+                await cluster.move(slot, other)
+                if not at_once:
+                    await wait_until(partial(heard, other, store, run))
+                await run.complete()
+            api._loop.call_soon_threadsafe(nodes.suspect)
             assert await asyncio.wait_for(reading, 3) == [1, 2, 3]
             await cluster.move(slot, home)
 

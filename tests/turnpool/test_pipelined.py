@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
+from tests.conftest import wait_until
 from turnpool.pipelined import MOST_COMMANDS, Pipelined
 from turnpool.redis import connect, is_away
 from turnpool.store import Store
@@ -57,3 +58,18 @@ async def test_every_caller_learns_that_redis_is_away() -> None:
         assert isinstance(error, RedisError)
         assert is_away(error)
     await redis.aclose()
+
+
+async def test_callers_of_a_server_that_hangs_can_be_sent_away(store: Store) -> None:
+    """They get the error at once; an answer that comes after all harms nobody."""
+    pipelined = Pipelined(store.redis)
+    assert await pipelined.execute("CLIENT", "PAUSE", 200, "ALL")
+    calls = [asyncio.create_task(pipelined.execute("ECHO", n)) for n in range(3)]
+
+    async def are_sent() -> bool:
+        return len(pipelined._sent) == 3
+
+    await wait_until(are_sent)
+    pipelined.give_up(RedisError("gone"))
+    assert [str(error) for error in await asyncio.gather(*calls, return_exceptions=True)] == ["gone"] * 3
+    assert await pipelined.execute("ECHO", "x") == b"x"
