@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -24,12 +25,8 @@ class Chaos:
 
     def __init__(self, fleet: Fleet, valkey: Valkey, link: Link, book: Book) -> None:
         self._fleet, self._valkey, self._link, self._book = fleet, valkey, link, book
-        self._redis: Redis = Redis.from_url(valkey.url)
         # One thing at a time for a process, and for Redis: a server is not frozen while it is started.
         self._locks = {id(place): asyncio.Lock() for place in (valkey, *fleet.slots)}
-        # The one whose turns are handed back when it is told to stop.
-        self._hasty = fleet.workers[0]
-        self._hasty.grace = SHORT
 
     async def run(self, faults: list[Fault]) -> None:
         """Inject each at its time; ends when the last is over."""
@@ -41,7 +38,6 @@ class Chaos:
                     await self._roll()
                 else:
                     group.create_task(self._inject(fault), name=fault.kind)
-        await self._redis.aclose()
 
     async def _inject(self, fault: Fault) -> None:
         self._book.injected[fault.kind] += 1
@@ -65,7 +61,7 @@ class Chaos:
         if fault.kind in ON_API:
             return self._fleet.apis[fault.slot]
         if fault.kind is Kind.HAND_BACK:
-            return self._hasty
+            return self._fleet.hasty
         patient = self._fleet.workers[1:]
         return (
             patient[fault.slot % len(patient)]
@@ -100,20 +96,27 @@ class Chaos:
                 self._valkey.kill()
                 await asyncio.sleep(fault.seconds)
                 await self._valkey.start()
-            case Kind.LOSE_WAKEUPS:
-                self._book.seen["wake-ups taken away"] += await self._redis.llen(DEFAULT_QUEUE)
-                await self._redis.delete(DEFAULT_QUEUE)
             case _:
-                # As many again, and some more: an idle pool has none to double.
-                count = await self._redis.llen(DEFAULT_QUEUE) + 5
-                await self._redis.lpush(DEFAULT_QUEUE, *(message(DEFAULT_QUEUE) for _ in range(count)))
+                await self._on_wakeups(fault.kind)
+
+    async def _on_wakeups(self, kind: Kind) -> None:
+        # A connection of its own, since a restart has broken any older one; redis-py's types are too wide.
+        redis: Any = Redis.from_url(self._valkey.url)
+        async with redis:
+            listed = int(await redis.llen(DEFAULT_QUEUE))
+            if kind is Kind.LOSE_WAKEUPS:
+                self._book.seen["wake-ups taken away"] += listed
+                await redis.delete(DEFAULT_QUEUE)
+            else:
+                # Some more than as many again: an idle pool has none to double.
+                await redis.lpush(DEFAULT_QUEUE, *(message(DEFAULT_QUEUE) for _ in range(listed + 5)))
 
     async def _roll(self) -> None:
         """Restart every process one by one, with grace enough: nothing may be seen of it."""
         await self._calm()
         self._book.injected[Kind.ROLL] += 1
         started = time.time()
-        self._hasty.grace = SHORT  # of its next process
+        self._fleet.hasty.grace = SHORT  # of its next process
         for slot in self._fleet.slots:
             await self._restart(slot)
         self._book.intervals.append(Interval(Kind.ROLL, started, time.time()))
@@ -123,8 +126,8 @@ class Chaos:
         for lock in self._locks.values():
             async with lock:
                 pass
-        self._hasty.grace = LONG
-        await self._restart(self._hasty)
+        self._fleet.hasty.grace = LONG
+        await self._restart(self._fleet.hasty)
         # Claims whose answer was lost run out with their lease.
         await asyncio.sleep(CALM)
 

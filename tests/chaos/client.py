@@ -16,7 +16,7 @@ from tests.chaos.pool import Fleet
 from tests.chaos.reading import Reading
 
 # Seconds: until a request counts as unanswered, until a silent stream does (a ping comes after 15), between two tries.
-ANSWER, SILENCE, PAUSE = 6.0, 20.0, 0.1
+ANSWER, SILENCE, PAUSE = 6.0, 20.0, 0.2
 # Seconds a turn may take from its post to its end: several faults may befall it, one after the other.
 LONGEST = 120.0
 # Events that a client reads before it gives up, before it hops, and as long as they come.

@@ -1,8 +1,10 @@
 """What can be injected, and the schedule that a seed gives."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, count
 
 
 class Kind(StrEnum):
@@ -51,7 +53,7 @@ DECK = {
     Kind.DOUBLE_WAKEUPS: (1, 0, 0),
 }
 # Seconds: from fault to fault; a round of storm, calm and rolling restart; its last two parts.
-PAUSES = (0.8, 2.8)
+PAUSES = (0.8, 2.4)
 ROUND, CALM, ROLLING = 120.0, 6.0, 22.0
 
 
@@ -70,7 +72,7 @@ def schedule(seed: int, seconds: float) -> list[Fault]:
     rng = random.Random(f"faults {seed}")  # noqa: S311 - the same seed, the same faults
     rounds = max(1, round(seconds / ROUND))
     length = seconds / rounds
-    deck: list[Kind] = []
+    deck: Iterator[Kind] = chain.from_iterable(_shuffled(rng) for _ in count())
     faults = []
     for start in (length * number for number in range(rounds)):
         rolls = length >= 2 * (CALM + ROLLING)
@@ -81,18 +83,21 @@ def schedule(seed: int, seconds: float) -> list[Fault]:
     return faults
 
 
-def _storm(rng: random.Random, deck: list[Kind], start: float, end: float) -> list[Fault]:
+def _shuffled(rng: random.Random) -> list[Kind]:
+    """A deck: each kind once, so that a short run has them all, then the rest."""
+    rest = [kind for kind, (number, *_) in DECK.items() for _ in range(number - 1)]
+    return [*rng.sample(list(DECK), len(DECK)), *rng.sample(rest, len(rest))]
+
+
+def _storm(rng: random.Random, deck: Iterator[Kind], start: float, end: float) -> list[Fault]:
     """Faults one after the other, all over by the end; the deck goes on from storm to storm."""
     faults = []
     at = start + rng.uniform(*PAUSES)
     while at < end:
-        if not deck:
-            deck += [kind for kind, (count, *_) in DECK.items() for _ in range(count)]
-            rng.shuffle(deck)
-        kind = deck.pop()
+        kind = next(deck)
         _, least, most = DECK[kind]
         # Squared: mostly short, now and then as long as can be.
-        seconds = min(least + (most - least) * rng.random() ** 2, max(end - at, least))
+        seconds = min(least + (most - least) * rng.random() ** 2, max(end - at, least), (end - start) / 4)
         faults.append(Fault(at, kind, rng.randrange(APIS if kind in ON_API else WORKERS), seconds))
         at += rng.uniform(*PAUSES)
     return faults

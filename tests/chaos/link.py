@@ -5,7 +5,7 @@ from contextlib import suppress
 
 
 class Link:
-    """A TCP proxy. `delay`: seconds that each piece waits, either way; `refuses`: new connections are closed."""
+    """A TCP proxy. `delay`: seconds each piece waits, either way; `refuses`: new connections are closed."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -32,12 +32,16 @@ class Link:
         """End."""
         self._server.close()
         self.cut()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await self._join(reader, writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
             writer.transport.abort()
             return
@@ -49,7 +53,6 @@ class Link:
         ends = {writer, forth}
         self._writers |= ends
         ways = {asyncio.create_task(self._pass(reader, forth)), asyncio.create_task(self._pass(back, writer))}
-        self._tasks |= ways
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -57,7 +60,6 @@ class Link:
                 way.cancel()
             for end in ends:
                 end.transport.abort()
-            self._tasks -= ways
             self._writers -= ends
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-USERS = 16
+USERS = 20
 # Moves of a user in one session, then a new one: a session's messages go with every claim.
 SESSION_MOVES = 8
 # Most seconds between two moves of a user.

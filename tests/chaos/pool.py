@@ -18,7 +18,7 @@ from tests.conftest import wait_until
 # No turn may fail since chaos took its worker too often; that limit has a test of its own.
 SETTINGS = {"CONCURRENCY": "5", "MAX_ATTEMPTS": "100"}
 # Seconds of grace: more than any turn takes, and for hand-backs less than most.
-LONG, SHORT = 30, 1
+LONG, SHORT = 30, 0.5
 # Seconds a process gets to end after its grace; Redis may be away for most of them.
 STUCK = 40
 
@@ -29,7 +29,7 @@ class Slot:
     def __init__(self, pool: Pool, kind: type[Process], script: str, book: Book) -> None:
         self._pool, self._kind, self._script, self._book = pool, kind, script, book
         self.process: Process | None = None
-        self.grace = LONG
+        self.grace: float = LONG
         self.starts = 0
         self._told: dict[int, set[int]] = {}
         self._port = 0
@@ -112,6 +112,9 @@ class Fleet:
         self._rng = random.Random(f"ports {seed}")  # noqa: S311 - which API a client takes
         self.workers = [Slot(self._pool, Process, "turnpool-worker", book) for _ in range(WORKERS)]
         self.apis = [Slot(self._pool, Api, "turnpool-api", book) for _ in range(APIS)]
+        # The one that hands its turns back when it is told to stop.
+        self.hasty = self.workers[0]
+        self.hasty.grace = SHORT
         self._keeping: list[asyncio.Task[None]] = []
 
     @property
