@@ -15,7 +15,8 @@ from tests.chaos.plans import Post, Style
 from tests.chaos.pool import Fleet
 from tests.chaos.reading import Reading
 
-# Seconds: until a request counts as unanswered, until a silent stream does (a ping comes after 15), between two tries.
+# Seconds: until a request counts as unanswered, until a silent stream does (a ping comes after 15), and
+# between two tries.
 ANSWER, SILENCE, PAUSE = 6.0, 20.0, 0.2
 # Seconds a turn may take from its post to its end: several faults may befall it, one after the other.
 LONGEST = 120.0
@@ -79,7 +80,7 @@ class Client:
         while True:
             try:
                 async with self._request("POST", path, post.body, headers, hang_up=lose) as answer:
-                    if answer.status == 200:  # noqa: PLR2004
+                    if answer.status == 200:
                         return answer.headers["location"].split("/")[3], answer
                     told = await answer.body()
             except BROKEN:
@@ -95,7 +96,7 @@ class Client:
 
     async def _accepted(self, post: Post, answer: Answer, told: dict[str, Any]) -> str | None:
         """The turn's id; empty if there is none; None if the post should be tried again."""
-        if answer.status == 202:  # noqa: PLR2004
+        if answer.status == 202:
             self._book.seen["posts replayed"] += "idempotent-replayed" in answer.headers
             return str(told["id"])
         self._book.seen[f"{answer.status} {told['code']}"] += 1
@@ -138,12 +139,12 @@ class Client:
             path = f"/v1/turns/{reading.turn_id}/events"
             limit = SIP if slow else ROOM
             async with self._request("GET", path, None, headers, port=port, limit=limit) as answer:
-                if answer.status == 200:  # noqa: PLR2004
+                if answer.status == 200:
                     await self._read(answer, reading, most, slow=slow)
                 else:
                     self._book.seen[f"{answer.status} on a stream"] += 1
                     place = f"{reading.turn_id} after {reading.last}: {answer.status}"
-                    self._book.expect(answer.status == 503, "stream refused", place)  # noqa: PLR2004
+                    self._book.expect(answer.status == 503, "stream refused", place)
         if not reading.status:
             self._book.seen["reconnections"] += 1
             await asyncio.sleep(PAUSE)
@@ -175,7 +176,7 @@ class Client:
         ended = False
         while not ended:
             status, turn = await self._call("GET", f"/v1/turns/{reading.turn_id}?wait=10", seconds=15)
-            ended = status == 200 and turn["status"] in ("completed", "failed", "cancelled")  # noqa: PLR2004
+            ended = status == 200 and turn["status"] in ("completed", "failed", "cancelled")
         await self.read_log(reading)
 
     async def read_log(self, reading: Reading) -> None:
@@ -189,7 +190,7 @@ class Client:
         status, body = await self._call("GET", path)
         while status in (0, 503):
             status, body = await self._call("GET", path)
-        self._book.expect(status == 200, "unexpected answer", f"{path}: {status} {body}")  # noqa: PLR2004
+        self._book.expect(status == 200, "unexpected answer", f"{path}: {status} {body}")
         return body
 
     async def _call(self, method: str, path: str, *, seconds: float = ANSWER) -> tuple[int, Any]:

@@ -16,7 +16,7 @@ EMPTY = ("ready:", "tenants:", "queued:", "deadlines:", "leases:")
 
 
 async def check(url: str, workers: set[int], book: Book) -> None:
-    """Nothing waits, nothing runs, no wake-up lies about, no worker is listed that is gone, every key ends."""
+    """Nothing waits or runs, no wake-up lies about, no worker is listed that is gone, every key ends."""
     redis: Any = Redis.from_url(url)
     async with redis:
         left = await _left(redis, workers)
@@ -36,13 +36,15 @@ async def check(url: str, workers: set[int], book: Book) -> None:
 
 async def _left(redis: Any, workers: set[int]) -> list[str]:
     """What should be gone, in words."""
-    left = [f"index {key.decode()}" for name in EMPTY async for key in redis.scan_iter(f"{PREFIX}{name}*")]
+    left = [f"index {key}" for name in EMPTY for key in await _keys(redis, name)]
     if wakeups := await redis.llen(DEFAULT_QUEUE):
         left.append(f"{wakeups} wake-ups")
     listed = {int(name.rpartition(b"-")[2]) for name in await redis.zrange(keys.workers(PREFIX), 0, -1)}
     if listed != workers:
         left.append(f"workers listed {sorted(listed)}, alive {sorted(workers)}")
-    async for key in redis.scan_iter(f"{PREFIX}line:*"):
-        if head := await redis.hget(key, "head"):
-            left.append(f"{key.decode()} with head {head.decode()}")
-    return left
+    heads = {key: await redis.hget(key, "head") for key in await _keys(redis, "line:")}
+    return left + [f"{key} with head {head.decode()}" for key, head in heads.items() if head]
+
+
+async def _keys(redis: Any, name: str) -> list[str]:
+    return [key.decode() async for key in redis.scan_iter(f"{PREFIX}{name}*")]

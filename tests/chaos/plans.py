@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -62,8 +62,8 @@ class Move:
     """Posts of a user at once, after some thinking; `gap`: seconds from one to the next."""
 
     thinking: float
-    posts: list[Post] = field(default_factory=list)
-    gap: float = 0.05
+    posts: list[Post]
+    gap: float
 
 
 def moves(seed: int, user: int) -> Iterator[Move]:
@@ -88,25 +88,24 @@ def _move(rng: random.Random, session: str, key: str) -> Move:
         }
         return Post(**{**fields, **changes})
 
-    thinking = rng.uniform(0, THINKING)
-    match rng.choices(
-        ("one", "queue", "cancel", "interrupt", "reject", "lose", "fail"), (6, 4, 3, 2, 2, 2, 1)
-    )[0]:
+    gap = 0.05
+    kinds = ("one", "queue", "cancel", "interrupt", "reject", "lose", "fail")
+    match rng.choices(kinds, (6, 4, 3, 2, 2, 2, 1))[0]:
         case "queue":
-            return Move(thinking, [post(f"-{i}") for i in range(rng.randint(2, 4))])
+            posts = [post(f"-{i}") for i in range(rng.randint(2, 4))]
         case "cancel":
             after = rng.uniform(0, 1.5)
             first = [post("-0")] if rng.random() < 0.5 else []
-            return Move(thinking, [*first, post("-1", tokens=150, itl_ms=20, cancel_after=after)])
+            posts = [*first, post("-1", tokens=150, itl_ms=20, cancel_after=after)]
         case "interrupt":
             long = [post(f"-{i}", tokens=150, itl_ms=20) for i in range(rng.randint(1, 2))]
-            return Move(thinking, [*long, post("-i", on_busy="interrupt")], gap=rng.uniform(0, 1))
+            posts, gap = [*long, post("-i", on_busy="interrupt")], rng.uniform(0, 1)
         case "reject":
-            return Move(
-                thinking, [post("-0", tokens=60), post("-r", on_busy="reject")], gap=rng.uniform(0, 1)
-            )
+            posts, gap = [post("-0", tokens=60), post("-r", on_busy="reject")], rng.uniform(0, 1)
         case "lose":
-            return Move(thinking, [post(keyed=True, lose_answer=True)])
+            posts = [post(keyed=True, lose_answer=True)]
         case "fail":
-            return Move(thinking, [post(tokens=60, fail_at=rng.randint(0, 59))])
-    return Move(thinking, [post()])
+            posts = [post(tokens=60, fail_at=rng.randint(0, 59))]
+        case _:
+            posts = [post()]
+    return Move(rng.uniform(0, THINKING), posts, gap)

@@ -1,6 +1,7 @@
 """From the kill of a worker to the next event of its turns, and restarts that nothing explains."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tests.chaos.audit import STARTED, restarts
 from tests.chaos.book import Book, Interval
@@ -27,7 +28,7 @@ def measure(readings: Iterable[Reading], book: Book) -> None:
 
 def _taken_over(marks: list[Mark], kill: Interval) -> float | None:
     """Seconds until the turn's next event, if the killed process ran it."""
-    for mark, following in zip(marks, marks[1:], strict=False):
+    for mark, following in pairwise(marks):
         ran_it = mark.kind == STARTED and mark.worker.endswith(f"-{kill.pid}")
         if ran_it and mark.at <= kill.start < following.at:
             return following.at - kill.start

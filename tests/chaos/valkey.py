@@ -25,10 +25,13 @@ class Valkey:
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
+        self._process = self._spawn()
+        await wait_until(self._answers, 30)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         command = [*server_command(self.port, self._folder), "--appendfsync", "always"]
         with (self._folder / "valkey.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        await wait_until(self._answers, 30)
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

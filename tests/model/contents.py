@@ -38,7 +38,11 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """All that is there. `leases`: turn and whether it lasts; `pulse`: whether nobody was heard, and a grace runs."""
+    """All that is there.
+
+    `leases`: turns, and whether their lease lasts; `pulse`: whether nobody was heard for long, and
+    whether a grace runs; `immortal`: keys without a time to live that should have one.
+    """
 
     turns: dict[str, dict[str, str]]
     logs: dict[str, list[Event]]
@@ -76,9 +80,7 @@ def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
         head=_hash(found, keys.line("", SESSION)).get("head", ""),
         ready=frozenset(_hash(found, keys.ready("", QUEUE, TENANT))),
         queued=frozenset(_hash(found, keys.queued("", QUEUE))),
-        leases=frozenset(
-            (name, float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()
-        ),
+        leases=frozenset((name, float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()),
         missing=int(_hash(found, keys.missing("", QUEUE)).get("count", 0)),
         pulse=_pulse(_hash(found, keys.pulse(""))),
         immortal=[key for key, (_, ttl) in found.items() if ttl < 0 and not key.startswith(keys.INDEXES)],
@@ -107,4 +109,3 @@ def _hash(found: Read, key: str) -> dict[str, str]:
 def _list(found: Read, key: str) -> list[str]:
     values, _ = found.get(key, ((), 0))
     return [value.decode() for value in values]
-

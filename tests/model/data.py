@@ -90,9 +90,14 @@ class Data:
         """
         places = range(self._next + 1, self._next + 1 + len(wanted))
         self._next += len(wanted)
-        pairs = [(keys.prefix(str(number)), keys.prefix(str(place))) for (number, *_), place in zip(wanted, places, strict=True)]
+        pairs = [
+            (keys.prefix(str(number)), keys.prefix(str(place)))
+            for (number, *_), place in zip(wanted, places, strict=True)
+        ]
         await self._pipeline(COPY, pairs)
-        replies = await asyncio.gather(*(call(self._store(place)) for (*_, call), place in zip(wanted, places, strict=True)))
+        replies = await asyncio.gather(
+            *(call(self._store(place)) for (*_, call), place in zip(wanted, places, strict=True))
+        )
         found = await self._pipeline(READ, [(new,) for _, new in pairs])
         for (number, name, _), place, reply, read in zip(wanted, places, replies, found, strict=True):
             self._known[number, name] = self._note(_state(contents(read)), place), reply

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from tests.model.data import Data, State
 from tests.model.promises import ENDS
-from tests.model.steps import Step, steps
-from tests.model.system import IDLE, Kind, System
+from tests.model.steps import steps
+from tests.model.system import IDLE, Kind, Step, System
 
 # Calls made together.
 AT_ONCE = 100
@@ -82,7 +82,10 @@ class Explorer:
             raise BrokenPromiseError("; ".join(found) + "\n" + self.way(system))
 
     def _check_ends(self) -> None:
-        """Whatever happened, without further faults all turns end: some end lies ahead, however steps fall."""
+        """Whatever happened, without further faults all turns end: from everywhere an end can be reached.
+
+        As no step is put off for ever, what can be reached from everywhere is reached.
+        """
         good = {system for system in self.reached if at_rest(system, self._data.state(system.data))}
         waiting = deque(good)
         while waiting:

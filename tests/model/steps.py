@@ -6,7 +6,7 @@ from typing import Any
 from tests.model import calls
 from tests.model.contents import TURNS
 from tests.model.data import State
-from tests.model.system import IDLE, POSTS, Kind, Step, System, Then, Worker, faulty
+from tests.model.system import IDLE, Kind, Step, System, Then, Worker, faulty
 
 
 class DoubledPostError(AssertionError):
@@ -25,7 +25,7 @@ def steps(system: System, state: State) -> Iterator[Step]:
 
 
 def _clients(system: System, state: State) -> Iterator[Step]:
-    if system.posts < POSTS:
+    if system.posts < system.wanted:
         number = system.posts + 1
 
         def accepted(system: System, _: State, reply: Any) -> System:
@@ -38,7 +38,9 @@ def _clients(system: System, state: State) -> Iterator[Step]:
         yield faulty(f"post {number}, answer and wake-up lost", _same, post)
     if system.cancels:
         for turn_id in TURNS[: len(state.turns)]:
-            cancel = Step(f"cancel {turn_id}", Kind.CHOICE, _cancelled, calls.cancel(turn_id), f"cancel {turn_id}")
+            cancel = Step(
+                f"cancel {turn_id}", Kind.CHOICE, _cancelled, calls.cancel(turn_id), f"cancel {turn_id}"
+            )
             yield cancel
             yield faulty(f"cancel {turn_id}, answer and wake-up lost", _same, cancel)
     if system.wakeups:
@@ -86,16 +88,22 @@ def _runs(system: System, state: State, worker: Worker) -> Iterator[Step]:
     if _holds(state, worker):
         told += f" {worker.seq} {worker.said}"
     if worker.repeats or not (worker.said or worker.stops):
-        append = Step("worker appends", Kind.PROGRESS, _appended(worker), calls.append(worker), f"append {told}")
+        append = Step(
+            "worker appends", Kind.PROGRESS, _appended(worker), calls.append(worker), f"append {told}"
+        )
         unsure = worker._replace(repeats=True)
         yield append
-        yield faulty("worker appends, answer lost", lambda system, *_: system.with_worker(worker, unsure), append)
+        yield faulty(
+            "worker appends, answer lost", lambda system, *_: system.with_worker(worker, unsure), append
+        )
     if not worker.repeats:
         settle = Step("worker settles", Kind.PROGRESS, _ended(worker), calls.settle(worker), f"settle {told}")
         yield settle
         yield faulty("worker settles, answer lost", _same, settle)
     if system.drains and not worker.repeats:
-        back = Step("worker hands back", Kind.CHOICE, _drained(worker), calls.hand_back(worker), f"drain {told}")
+        back = Step(
+            "worker hands back", Kind.CHOICE, _drained(worker), calls.hand_back(worker), f"drain {told}"
+        )
         yield back
         yield faulty("worker hands back, answer lost", _same, back)
     if _has_news(state, worker):
@@ -124,7 +132,11 @@ def _drained(worker: Worker) -> Then:
 def _has_news(state: State, worker: Worker) -> bool:
     """Whether a renewal would tell the worker something, or save its lease."""
     turn = state.turn(worker.turn)
-    return not _holds(state, worker) or (worker.turn, False) in state.leases or (turn.cancel and not worker.stops)
+    return (
+        not _holds(state, worker)
+        or (worker.turn, False) in state.leases
+        or (turn.cancel and not worker.stops)
+    )
 
 
 def _holds(state: State, worker: Worker) -> bool:
@@ -167,6 +179,12 @@ def _woken(system: System, _: State, woken: Any) -> System:
 
 
 def _end_of_lease(system: System, turn_id: str, attempt: int) -> Step:
-    step = Step(f"lease of {turn_id} ends", Kind.PROGRESS, _same, calls.end_lease(turn_id), f"lease {turn_id}")
+    step = Step(
+        f"lease of {turn_id} ends", Kind.PROGRESS, _same, calls.end_lease(turn_id), f"lease {turn_id}"
+    )
     # Only that of a worker which has died ends by itself.
-    return faulty(f"worker of {turn_id} stands still", _same, step, guilt=1) if system.holder(turn_id, attempt) else step
+    return (
+        faulty(f"worker of {turn_id} stands still", _same, step, guilt=1)
+        if system.holder(turn_id, attempt)
+        else step
+    )

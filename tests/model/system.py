@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from tests.model.data import Call, State
 
-WORKERS, POSTS = 2, 2
+WORKERS = 2
 
 
 class Worker(NamedTuple):
@@ -31,13 +31,15 @@ class System(NamedTuple):
 
     What is to be published is in the list at once, and what is taken from it claims at once: that it
     takes time is the same as lying longer in the list, and who dies meanwhile has lost a wake-up.
-    `cancels`, `drains` (turns handed back) and `faults` that may still come; `guilt`: times so far that a worker lost a turn by a fault of its own.
+    `posts` that were answered, of those `wanted`; `cancels`, `drains` (turns handed back) and `faults`:
+    how many may still come; `guilt`: times so far that a worker lost a turn by a fault of its own.
     """
 
     data: int
     wakeups: int = 0
     workers: tuple[Worker, ...] = (IDLE,) * WORKERS
     posts: int = 0
+    wanted: int = 2
     cancels: int = 0
     drains: int = 0
     faults: int = 0
