@@ -35,6 +35,11 @@ class Turn(NamedTuple):
     seq: int
     text: str
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has its last event."""
+        return self.status in ENDS.values()
+
 
 class State(NamedTuple):
     """What matters of a state of Redis, and the promises that it breaks. Two that are equal go on alike."""

@@ -4,8 +4,7 @@ from collections import deque
 from typing import NamedTuple
 
 from tests.model.data import Data, State
-from tests.model.promises import ENDS
-from tests.model.steps import steps
+from tests.model.steps import WrongReplyError, steps
 from tests.model.system import IDLE, Kind, Step, System
 
 # Calls made together.
@@ -63,7 +62,10 @@ class Explorer:
         number, reply = system.data, None
         if known := self._data.known(system.data, step.call_name):
             number, reply = known
-        after = step.then(system, self._data.state(number), reply)._replace(data=number)
+        try:
+            after = step.then(system, self._data.state(number), reply)._replace(data=number)
+        except WrongReplyError as error:
+            raise BrokenPromiseError(f"{error}\n{self.way(system)}\n{step.name}") from None
         if step.kind is Kind.PROGRESS and after != system:
             self._back.setdefault(after, []).append(system)
         if after not in self.reached:
@@ -109,5 +111,5 @@ class Explorer:
 
 def at_rest(system: System, state: State) -> bool:
     """Every turn has ended, nobody does anything, and as many wake-ups lie about as turns are ready: none."""
-    ended = all(turn.status in ENDS.values() for turn in state.turns)
+    ended = all(turn.ended for turn in state.turns)
     return ended and not system.wakeups and set(system.workers) == {IDLE}

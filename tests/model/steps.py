@@ -9,8 +9,8 @@ from tests.model.data import State
 from tests.model.system import IDLE, Kind, Step, System, Then, Worker, faulty
 
 
-class DoubledPostError(AssertionError):
-    """A post that was repeated made two turns."""
+class WrongReplyError(AssertionError):
+    """A call told something that is not so."""
 
 
 def steps(system: System, state: State) -> Iterator[Step]:
@@ -30,7 +30,7 @@ def _clients(system: System, state: State) -> Iterator[Step]:
 
         def accepted(system: System, _: State, reply: Any) -> System:
             if reply.turn_id != f"s.{number}":
-                raise DoubledPostError
+                raise WrongReplyError(f"post {number} is turn {reply.turn_id}")
             return system._replace(posts=number, wakeups=system.wakeups + len(reply.woken))
 
         post = Step(f"post {number}", Kind.CHOICE, accepted, calls.submit(number), f"submit {number}")
@@ -38,11 +38,10 @@ def _clients(system: System, state: State) -> Iterator[Step]:
         yield faulty(f"post {number}, answer and wake-up lost", _same, post)
     if system.cancels:
         for turn_id in TURNS[: len(state.turns)]:
-            cancel = Step(
-                f"cancel {turn_id}", Kind.CHOICE, _cancelled, calls.cancel(turn_id), f"cancel {turn_id}"
-            )
+            name = f"cancel {turn_id}"
+            cancel = Step(name, Kind.CHOICE, _cancelled(turn_id), calls.cancel(turn_id), name)
             yield cancel
-            yield faulty(f"cancel {turn_id}, answer and wake-up lost", _same, cancel)
+            yield faulty(f"{name}, answer and wake-up lost", _same, cancel)
     if system.wakeups:
         yield faulty("wake-up lost", lambda system, *_: system._replace(wakeups=system.wakeups - 1))
         yield faulty("wake-up doubled", lambda system, *_: system._replace(wakeups=system.wakeups + 1))
@@ -52,8 +51,14 @@ def _same(system: System, _: State, __: Any) -> System:
     return system
 
 
-def _cancelled(system: System, _: State, reply: Any) -> System:
-    return system._replace(cancels=system.cancels - 1, wakeups=system.wakeups + len(reply.woken))
+def _cancelled(turn_id: str) -> Then:
+    def after(system: System, state: State, reply: Any) -> System:
+        turn = state.turn(turn_id)
+        if not (turn.cancel or turn.ended):
+            raise WrongReplyError(f"{turn_id} is {reply.state}, but nobody will know")
+        return system._replace(cancels=system.cancels - 1, wakeups=system.wakeups + len(reply.woken))
+
+    return after
 
 
 # Workers
@@ -116,7 +121,10 @@ def _appended(worker: Worker) -> Then:
 
 
 def _ended(worker: Worker) -> Then:
-    def after(system: System, _: State, woken: int | None) -> System:
+    def after(system: System, state: State, woken: int | None) -> System:
+        turn = state.turn(worker.turn)
+        if woken is calls.LOST and (turn.status, turn.attempt) == ("completed", worker.attempt):
+            raise WrongReplyError(f"{worker.turn} is said to be lost by the attempt that ended it")
         return system.with_worker(worker, IDLE)._replace(wakeups=system.wakeups + (woken or 0))
 
     return after

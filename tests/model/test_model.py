@@ -12,7 +12,7 @@ from tests.model.system import System
 
 pytestmark = pytest.mark.anyio
 
-# Of one session and two workers: turns, faults, cancels, turns handed back; and how many systems that makes at
+# Of one session, two workers: turns, faults, cancels, turns handed back; and how many systems that makes at
 # least: a model that reaches fewer has lost something.
 LIMITS = [(2, 1, 1, 1, 8000), (2, 2, 0, 0, 1700), (1, 2, 1, 1, 9000), (1, 3, 0, 0, 2000)]
 # Some minutes; part of `make chaos`.
