@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=900.0)
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
+    # An end from outside, too, leaves no process behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"seed {options.seed}, {options.seconds:g} s", flush=True)  # noqa: T201 - what this command is for
     found = asyncio.run(run(options.seed, options.seconds))
     print(table(found))  # noqa: T201 - same

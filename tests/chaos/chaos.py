@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -28,16 +29,28 @@ class Chaos:
         # One thing at a time for a process, and for Redis: a server is not frozen while it is started.
         self._locks = {id(place): asyncio.Lock() for place in (valkey, *fleet.slots)}
 
-    async def run(self, faults: list[Fault]) -> None:
-        """Inject each at its time; ends when the last is over."""
+    async def run(self, faults: list[Fault], seconds: float) -> None:
+        """Inject each at its time. Ends early when a promise was broken, but not before its faults have."""
         started = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in faults:
-                await asyncio.sleep(max(started + fault.at - time.monotonic(), 0))
+                if await self._broken(started + fault.at):
+                    return
                 if fault.kind is Kind.ROLL:
                     await self._roll()
                 else:
                     group.create_task(self._inject(fault), name=fault.kind)
+        await self._broken(started + seconds)
+
+    async def _broken(self, until: float) -> bool:
+        """Wait until then, and tell whether a promise was broken meanwhile."""
+
+        async def broken() -> bool:
+            return bool(self._book.broken)
+
+        with suppress(TimeoutError):
+            await wait_until(broken, max(until - time.monotonic(), 0))
+        return bool(self._book.broken)
 
     async def _inject(self, fault: Fault) -> None:
         self._book.injected[fault.kind] += 1

@@ -4,7 +4,6 @@ import asyncio
 import random
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,9 @@ from tests.chaos.plans import USERS, moves
 from tests.chaos.pool import Fleet
 from tests.chaos.report import summary
 from tests.chaos.valkey import Valkey
+
+# Seconds that turns under way get after a promise was broken.
+AFTERMATH = 5
 
 
 async def run(seed: int, seconds: float) -> dict[str, Any]:
@@ -64,22 +66,26 @@ async def _pool(folder: Path, seed: int, book: Book) -> AsyncIterator[tuple[Flee
 
 
 async def _load(fleet: Fleet, chaos: Chaos, seed: int, seconds: float, known: Known, book: Book) -> None:
-    """Users at work until the faults are over and the time is up, then until all their turns have ended."""
+    """Users at work until the faults are over and the time is up, then until all their turns have ended.
+
+    With the first broken promise it ends: what is left behind then is best looked at soon.
+    """
     over = asyncio.Event()
-    ends = time.monotonic() + seconds
-
-    async def storm() -> None:
-        try:
-            await chaos.run(schedule(seed, seconds))
-            await asyncio.sleep(max(ends - time.monotonic(), 0))
-        finally:
-            over.set()
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(storm())
-        for number in range(USERS):
-            client = Client(fleet, book, known, random.Random(f"client {seed} {number}"))  # noqa: S311 - pauses
-            group.create_task(_user(client, seed, number, over))
+    users = []
+    for number in range(USERS):
+        client = Client(fleet, book, known, random.Random(f"client {seed} {number}"))  # noqa: S311 - pauses
+        users.append(asyncio.create_task(_user(client, seed, number, over)))
+    try:
+        await chaos.run(schedule(seed, seconds), seconds)
+        over.set()
+        await asyncio.wait(users, timeout=AFTERMATH if book.broken else None)
+    finally:
+        for user in users:
+            user.cancel()
+        ends = await asyncio.gather(*users, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
 
 
 async def _user(client: Client, seed: int, number: int, over: asyncio.Event) -> None:
