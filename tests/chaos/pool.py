@@ -18,7 +18,9 @@ from tests.conftest import wait_until
 # No turn may fail since chaos took its worker too often; that limit has a test of its own.
 SETTINGS = {"CONCURRENCY": "5", "MAX_ATTEMPTS": "100"}
 # Seconds of grace: more than any turn takes, and for hand-backs less than most.
-LONG, SHORT = 30, 0.5
+LONG, SHORT = 60, 0.5
+# Intervals in which something befell a process.
+KILLED, STOPPED, TOLD, TOLD_IN_HASTE = "killed", "stopped", "told to stop", "told to stop in haste"
 # Seconds a process gets to end after its grace; Redis may be away for most of them.
 STUCK = 40
 
@@ -32,6 +34,7 @@ class Slot:
         self.grace: float = LONG
         self.starts = 0
         self._told: dict[int, set[int]] = {}
+        self._hasty = False
         self._port = 0
         self._closing = False
 
@@ -40,7 +43,7 @@ class Slot:
         while not self._closing:
             env = SETTINGS | {"DRAIN_SECONDS": str(self.grace)}
             process = self._pool.start(self._kind, self._script, **env)
-            self._port, self.process = 0, process
+            self._port, self.process, self._hasty = 0, process, self.grace == SHORT
             self.starts += 1
             await _ended(process, 10**6)
             self._judge(process)
@@ -54,13 +57,14 @@ class Slot:
         """Tell its process to stop, and wait until it has."""
         if (process := self._tell(signal.SIGTERM)) is None:
             return
+        kind = TOLD_IN_HASTE if self._hasty else TOLD
         started = time.time()
         try:
             await _ended(process, LONG + STUCK)
         except TimeoutError:
             self._book.violation("process that does not end", str(process.log))
             self._tell(signal.SIGKILL)
-        self._book.intervals.append(Interval("told to stop", started, time.time(), process.pid))
+        self._book.intervals.append(Interval(kind, started, time.time(), process.pid))
         self._book.figure("seconds from SIGTERM to exit", time.time() - started)
 
     async def stop(self, seconds: float) -> None:
@@ -72,7 +76,7 @@ class Slot:
         process.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         process.signal(signal.SIGCONT)
-        self._book.intervals.append(Interval("stopped", started, time.time(), process.pid))
+        self._book.intervals.append(Interval(STOPPED, started, time.time(), process.pid))
 
     async def close(self) -> None:
         """Tell the last process to stop; it has to, soon."""
@@ -95,7 +99,7 @@ class Slot:
         self._told.setdefault(process.pid, set()).add(-number if number is signal.SIGKILL else 0)
         process.signal(number)
         if number is signal.SIGKILL:
-            self._book.intervals.append(Interval("killed", time.time(), time.time(), process.pid))
+            self._book.intervals.append(Interval(KILLED, time.time(), time.time(), process.pid))
         return process
 
     def _judge(self, process: Process) -> None:

@@ -3,18 +3,23 @@
 from collections.abc import Iterable
 from itertools import pairwise
 
-from tests.chaos.audit import STARTED, restarts
+from tests.chaos.audit import RESTARTED, STARTED, restarts
 from tests.chaos.book import Book, Interval
 from tests.chaos.faults import ON_REDIS, Kind
+from tests.chaos.pool import KILLED, STOPPED, TOLD_IN_HASTE
 from tests.chaos.reading import Mark, Reading
 
 # Seconds before and after a kill in which nothing else may have slowed the takeover.
 BEFORE, AFTER = 5.0, 6.0
+# Seconds that a worker can stand still without a loss: a lease less the time since its renewal.
+PAUSE = 2.0
+# What may have befallen the worker of a turn that is restarted, by the reason that is told.
+CAUSES = {"worker_lost": {KILLED, STOPPED}, "drained": {TOLD_IN_HASTE}}
 
 
 def measure(readings: Iterable[Reading], book: Book) -> None:
     """Note takeover times, restarts by reason, and those that no fault explains."""
-    kills = [interval for interval in book.intervals if interval.kind == "killed"]
+    kills = [interval for interval in book.intervals if interval.kind == KILLED]
     for reading in readings:
         for kill in kills:
             if (seconds := _taken_over(reading.marks, kill)) is not None:
@@ -38,7 +43,7 @@ def _taken_over(marks: list[Mark], kill: Interval) -> float | None:
 def _disturbed(kill: Interval, intervals: list[Interval]) -> bool:
     return any(
         other is not kill
-        and other.kind in {*ON_REDIS, "stopped", "killed"}
+        and other.kind in {*ON_REDIS, STOPPED, KILLED}
         and other.start < kill.end + AFTER
         and other.end > kill.start - BEFORE
         for other in intervals
@@ -46,15 +51,25 @@ def _disturbed(kill: Interval, intervals: list[Interval]) -> bool:
 
 
 def _explained(reading: Reading, book: Book) -> None:
-    """An attempt that had streamed loses its turn only if its worker was killed, stopped or drained."""
+    """A turn is restarted only for what befell its worker.
+
+    One that has streamed nothing may be lost otherwise: its claim was carried out, and the answer lost.
+    """
     worker = ""
     for mark in reading.marks:
         if mark.kind == STARTED:
             worker = mark.worker
-        if mark.kind != "turn.restarted":
+        if mark.kind != RESTARTED:
             continue
         rolled = [i for i in book.intervals if i.kind == Kind.ROLL and i.start <= mark.at <= i.end]
         detail = f"{reading.turn_id} attempt {mark.attempt}, {mark.reason}, from {worker}"
         book.expect(not rolled, "restart in a rolling restart", detail)
-        struck = [i for i in book.intervals if worker.endswith(f"-{i.pid}") and i.start <= mark.at]
-        book.expect(struck or not mark.spoken, "restart of a healthy turn", detail)
+        struck = {i.kind for i in book.intervals if _befell(i, worker, mark)}
+        unheard = mark.reason == "worker_lost" and not mark.spoken
+        book.expect(unheard or struck & CAUSES[mark.reason], "restart of a healthy turn", detail)
+
+
+def _befell(interval: Interval, worker: str, mark: Mark) -> bool:
+    """Whether it befell the worker before, and is no pause too short to lose a lease by."""
+    long = interval.kind != STOPPED or interval.end - interval.start > PAUSE
+    return long and worker.endswith(f"-{interval.pid}") and interval.start <= mark.at
