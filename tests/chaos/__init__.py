@@ -13,6 +13,7 @@ client     posts turns and reads their streams, whatever breaks
 reading    checks each frame that comes
 book       what was injected, what was seen, what must not be
 audit      after the load: every turn and session by REST
+times      takeovers, waits, and restarts that nothing explains
 inside     after the load: what is left in Redis
 report     the table
 run        all of them, one after the other

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 # Details kept of each thing that must not be; the count goes on.
 MOST_DETAILS = 5
+# Seconds from an event to its client, faults aside.
+LATE = 8.0
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,15 @@ class Interval:
     pid: int = 0
 
 
+@dataclass(frozen=True)
+class Late:
+    """An event that a client got late: when it could have come, and when it came."""
+
+    turn_id: str
+    due: float
+    came: float
+
+
 @dataclass
 class Book:
     """Counts by name, and violations of the promises with the first details of each."""
@@ -27,6 +38,7 @@ class Book:
     broken: Counter[str] = field(default_factory=Counter)
     details: dict[str, list[str]] = field(default_factory=dict)
     intervals: list[Interval] = field(default_factory=list)
+    late: list[Late] = field(default_factory=list)
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def violation(self, what: str, detail: str) -> None:
@@ -40,6 +52,12 @@ class Book:
         """A promise is broken unless the condition holds."""
         if not condition:
             self.violation(what, detail)
+
+    def came(self, turn_id: str, due: float) -> None:
+        """An event came on a stream."""
+        now = time.time()
+        if now - due > LATE:
+            self.late.append(Late(turn_id, due, now))
 
     def figure(self, name: str, value: float) -> None:
         """One more measurement."""

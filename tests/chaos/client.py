@@ -153,11 +153,15 @@ class Client:
     async def _read(self, answer: Answer, reading: Reading, most: int, *, slow: bool = False) -> None:
         """Read a stream until it ends, breaks, is silent or is enough."""
         frames = answer.frames()
+        connected = time.time()
         try:
             for _ in range(most):
                 frame = await asyncio.wait_for(anext(frames), SILENCE)
                 reading.take(frame.id, frame.event, frame.data)
-                if slow:
+                self._book.seen["events read"] += 1
+                if not slow:
+                    self._book.came(reading.turn_id, max(frame.data["created_at"], connected))
+                else:
                     await asyncio.sleep(self._rng.uniform(0, 0.1))
         except StopAsyncIteration:
             if not reading.status:

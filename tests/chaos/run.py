@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import inside, takeovers
+from tests.chaos import inside, times
 from tests.chaos.audit import Audit
 from tests.chaos.book import Book
 from tests.chaos.chaos import Chaos
@@ -36,7 +36,7 @@ async def run(seed: int, seconds: float) -> dict[str, Any]:
         client = Client(fleet, book, known, random.Random(seed))  # noqa: S311 - reads only
         audit = Audit(client, known, book)
         await audit.run()
-        takeovers.measure(audit.readings.values(), book)
+        times.measure(audit.readings, book)
         alive = {slot.process.pid for slot in fleet.workers if slot.process}
         await inside.check(valkey.url, alive, book)
         await fleet.close()
