@@ -11,7 +11,7 @@ from tests.chaos.reading import Mark, Reading
 
 # Seconds before and after a kill in which nothing else may have slowed the takeover.
 BEFORE, AFTER = 5.0, 6.0
-# Seconds that a turn which is ready waits at most: the pool is smaller than the load at times, while it restarts.
+# Seconds that a turn which is ready waits at most: at times half of the pool restarts.
 LONGEST_WAIT = 15.0
 # Seconds that a worker can stand still without a loss: a lease less the time since its renewal.
 PAUSE = 2.0
