@@ -12,7 +12,7 @@ from tests.chaos.reading import Mark, Reading
 # Seconds before and after a kill in which nothing else may have slowed the takeover.
 BEFORE, AFTER = 5.0, 6.0
 # Seconds that a turn which is ready waits at most: at times half of the pool restarts.
-LONGEST_WAIT = 15.0
+LONGEST_WAIT = 10.0
 # Seconds that a worker can stand still without a loss: a lease less the time since its renewal.
 PAUSE = 2.0
 # What may have befallen the worker of a turn that is restarted, by the reason that is told.
