@@ -28,6 +28,11 @@ test: setup model charts system  ## Run every test, those with real processes to
 engine: setup $(STAMPS)/deploy  ## Run the tests of compose/ on a Docker engine of their own (root, Debian bookworm).
 	tests/compose/engine.sh env TURNPOOL_ENGINE=1 $(BIN)/python -m pytest -m engine tests/compose $(ARGS)
 
+.PHONY: chaos
+chaos: setup  ## A pool under load and faults for 15 minutes (SEED, SECONDS), and all of the model.
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),900) $(ARGS)
+	TURNPOOL_CHAOS=1 $(BIN)/python -m pytest --quiet tests/model
+
 .PHONY: check
 check: setup  ## Lint, format check, types, import contracts, fast tests: under a minute.
 	$(BIN)/ruff check .

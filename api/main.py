@@ -52,9 +52,14 @@ def main() -> None:
     with told():
         asyncio.run(check(settings))
     server = Server(_config(settings))
-    # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_early(*_: object) -> None:
+        # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
+        if not server.started:
+            sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end_early)
+    signal.signal(signal.SIGINT, end_early)
     spare_the_collector()
     server.run()
     sys.exit(0 if server.started else 1)

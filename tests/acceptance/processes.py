@@ -35,6 +35,11 @@ class Process:
         """Its process id."""
         return self._popen.pid
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self._popen.poll()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._popen.send_signal(number)

@@ -64,19 +64,28 @@ class Answer:
 
 
 async def request(
-    port: int, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    port: int,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    limit: int = 2**22,
 ) -> Answer:
-    """Send one request; the answer's head is read."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+    """Send one request; the answer's head is read. `limit`: bytes taken in before they are wanted."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
     content = b"" if body is None else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
     lines += [f"Content-Length: {len(content)}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
-    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
-    status = int((await reader.readline()).split()[1])
-    received = {}
-    while line := (await reader.readline()).strip():
-        name, _, value = line.decode().partition(": ")
-        received[name.lower()] = value
+    try:
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
+        status = int((await reader.readline()).split()[1])
+        received = {}
+        while line := (await reader.readline()).strip():
+            name, _, value = line.decode().partition(": ")
+            received[name.lower()] = value
+    except BaseException:
+        writer.transport.abort()
+        raise
     return Answer(status, received, reader, writer)
 
 

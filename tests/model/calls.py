@@ -1,0 +1,124 @@
+"""The calls of the store that clients, workers and the clock make, in the model's small world."""
+
+from typing import Any
+
+from tests.model.contents import QUEUE, SESSION, TENANT, WORKER
+from tests.model.data import Call
+from tests.model.promises import TEXT
+from tests.model.system import Worker
+from tests.turnpool.scripts import kit
+from turnpool import keys
+from turnpool.errors import LeaseLostError
+from turnpool.events import delta, members
+from turnpool.models import NewTurn, Outcome
+from turnpool.states import Status
+from turnpool.store import Held, Store
+
+LOST = None
+
+
+def submit(number: int) -> Call:
+    """Post number 1, 2, …, under a key of its own."""
+    new = NewTurn(
+        SESSION, TENANT, QUEUE, "agent", [user(f"{SESSION}.{number}")], 3600, {}, {},
+        idempotency_key=str(number), body_digest="same",
+    )  # fmt: skip
+    return lambda store: store.submit(new)
+
+
+def cancel(turn_id: str) -> Call:
+    """A client cancels a turn."""
+    return lambda store: store.cancel(turn_id, TENANT)
+
+
+async def claim(store: Store) -> Any:
+    """A worker takes a turn: its id, the attempt, the last event, and the queues to wake."""
+    found, woken = await store.claim(QUEUE, WORKER)
+    return (found and (found.turn.id, found.turn.attempt, found.turn.seq)), len(woken)
+
+
+def append(worker: Worker) -> Call:
+    """A worker writes the next piece of text; False if the turn is not its own any more."""
+
+    async def call(store: Store) -> bool:
+        (holds,) = await store.append([(held(worker), [delta(TEXT[worker.said])])])
+        return holds
+
+    return call
+
+
+def settle(worker: Worker) -> Call:
+    """A worker ends its turn with the rest of the text, or as it is; gives the queues to wake, or LOST."""
+    text = TEXT[: worker.said] if worker.stops else TEXT
+    answer = {"role": "assistant", "content": text}
+    messages = (user(worker.turn), answer) if text else ()
+    status = Status.CANCELLED if worker.stops else Status.COMPLETED
+    outcome = Outcome(status, members(output=text), text, messages=messages)
+
+    async def call(store: Store) -> int | None:
+        try:
+            return len(await store.settle(held(worker), [delta(c) for c in text[worker.said :]], outcome))
+        except LeaseLostError:
+            return LOST
+
+    return call
+
+
+def hand_back(worker: Worker) -> Call:
+    """A worker gives its turn back; gives the queues to wake."""
+
+    async def call(store: Store) -> int:
+        return len(await store.hand_back(held(worker), []))
+
+    return call
+
+
+def renew(worker: Worker) -> Call:
+    """A worker renews; gives why it must stop, or None."""
+
+    async def call(store: Store) -> str | None:
+        stop = await store.renew(kit.worker_info(WORKER), [(worker.turn, worker.attempt)])
+        return stop.get(f"{worker.turn}/{worker.attempt}")
+
+    return call
+
+
+async def reap(store: Store) -> int:
+    """Somebody looks for leases that ran out; gives the queues to wake."""
+    pulse = keys.pulse(store.prefix)
+    if await store.redis.hget(pulse, "at") != b"1":
+        await store.redis.hset(pulse, "at", await kit.server_ms(store))
+    return len((await store.reap(QUEUE)).woken)
+
+
+def top_up(listed: int) -> Call:
+    """Somebody compares the list of wake-ups with what is ready; gives how many to add."""
+    return lambda store: store.top_up(QUEUE, listed, 0)
+
+
+def end_lease(turn_id: str) -> Call:
+    """A lease runs out."""
+    return lambda store: store.redis.zadd(keys.leases(store.prefix, QUEUE), {turn_id: 1}, xx=True)
+
+
+async def restart(store: Store) -> None:
+    """Redis was away for longer than a lease."""
+    for turn_id in await store.redis.zrange(keys.leases(store.prefix, QUEUE), 0, -1):
+        await end_lease(turn_id)(store)
+    await store.redis.hset(keys.pulse(store.prefix), mapping={"at": 1, "grace": 0})
+    await store.redis.expire(keys.pulse(store.prefix), 3600)
+
+
+async def end_grace(store: Store) -> None:
+    """The living have had the time to renew."""
+    await store.redis.hset(keys.pulse(store.prefix), "grace", 0)
+
+
+def held(worker: Worker) -> Held:
+    """What a worker believes to hold."""
+    return Held(worker.turn, worker.attempt, worker.seq)
+
+
+def user(turn_id: str) -> dict[str, str]:
+    """The input of a turn, which says whose it is."""
+    return {"role": "user", "content": turn_id}

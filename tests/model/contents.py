@@ -1,0 +1,111 @@
+"""What a partition of Redis holds, read as a whole, without times."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from turnpool import keys
+from turnpool.events import data_of
+
+SESSION, QUEUE, TENANT, WORKER = "s", "turns", "default", "w"
+TURNS = ("s.1", "s.2")
+
+Read = dict[str, Any]
+
+READ = """
+local found = {}
+for _, key in ipairs(names) do
+  local kind, value = redis.call('TYPE', KEYS[1] .. key)['ok'], nil
+  if kind == 'hash' then value = redis.call('HGETALL', KEYS[1] .. key)
+  elseif kind == 'list' then value = redis.call('LRANGE', KEYS[1] .. key, 0, -1)
+  elseif kind == 'zset' then value = redis.call('ZRANGE', KEYS[1] .. key, 0, -1, 'WITHSCORES')
+  elseif kind == 'stream' then value = redis.call('XRANGE', KEYS[1] .. key, '-', '+')
+  elseif kind == 'string' then value = redis.call('GET', KEYS[1] .. key) end
+  if value then table.insert(found, {key, value, redis.call('TTL', KEYS[1] .. key)}) end
+end
+return found
+"""
+
+
+class Event(NamedTuple):
+    """An event of a turn's log."""
+
+    kind: str
+    seq: int
+    attempt: int
+    text: str
+    keep: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that is there.
+
+    `leases`: turns, and whether their lease lasts; `pulse`: whether nobody was heard for long, and
+    whether a grace runs; `immortal`: keys without a time to live that should have one.
+    """
+
+    turns: dict[str, dict[str, str]]
+    logs: dict[str, list[Event]]
+    messages: list[str]
+    pending: list[str]
+    head: str
+    ready: frozenset[str]
+    queued: frozenset[str]
+    leases: frozenset[tuple[str, bool]]
+    missing: int
+    pulse: tuple[bool, bool]
+    immortal: list[str]
+
+
+def names() -> list[str]:
+    """Every key that there can be, without its prefix. The test checks that there is no other."""
+    names = [f("", SESSION) for f in (keys.session, keys.line, keys.messages, keys.pending)]
+    names += [f("", turn_id) for turn_id in TURNS for f in (keys.turn, keys.log, keys.steps)]
+    names += [f("", QUEUE) for f in (keys.tenants, keys.service, keys.queued, keys.deadlines)]
+    names += [f("", QUEUE) for f in (keys.leases, keys.missing)]
+    names += [keys.ready("", QUEUE, TENANT), keys.sessions("", TENANT), keys.worker("", WORKER)]
+    names += [f("") for f in (keys.accepted, keys.pulse, keys.workers)]
+    return names + [keys.idempotency("", SESSION, f"{TENANT}:{post}") for post in "12"]
+
+
+def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
+    """What READ gave, in order."""
+    found: Read = {key.decode(): (value, ttl) for key, value, ttl in reply}
+    turns = {turn_id: fields for turn_id in TURNS if (fields := _hash(found, keys.turn("", turn_id)))}
+    return Contents(
+        turns=turns,
+        logs={turn_id: _log(found, turn_id) for turn_id in turns},
+        messages=_list(found, keys.messages("", SESSION)),
+        pending=_list(found, keys.pending("", SESSION)),
+        head=_hash(found, keys.line("", SESSION)).get("head", ""),
+        ready=frozenset(_hash(found, keys.ready("", QUEUE, TENANT))),
+        queued=frozenset(_hash(found, keys.queued("", QUEUE))),
+        leases=frozenset((name, float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()),
+        missing=int(_hash(found, keys.missing("", QUEUE)).get("count", 0)),
+        pulse=_pulse(_hash(found, keys.pulse(""))),
+        immortal=[key for key, (_, ttl) in found.items() if ttl < 0 and not key.startswith(keys.INDEXES)],
+    )
+
+
+def _log(found: Read, turn_id: str) -> list[Event]:
+    entries, _ = found.get(keys.log("", turn_id), ((), 0))
+    return [_event(data_of(fields[1])) for _, fields in entries]
+
+
+def _event(data: dict[str, Any]) -> Event:
+    return Event(data["type"], data["seq"], data["attempt"], data.get("text", ""), data.get("keep", 0))
+
+
+def _pulse(fields: dict[str, str]) -> tuple[bool, bool]:
+    """Whether nobody was heard for long, and whether the living have time to renew."""
+    return fields.get("at") == "1", fields.get("grace", "0") not in ("0", "")
+
+
+def _hash(found: Read, key: str) -> dict[str, str]:
+    flat, _ = found.get(key, ((), 0))
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _list(found: Read, key: str) -> list[str]:
+    values, _ = found.get(key, ((), 0))
+    return [value.decode() for value in values]
