@@ -15,12 +15,14 @@ from turnpool.states import Status
 from turnpool.store import Held, Store
 
 LOST = None
+# It goes on with what was streamed.
+AGENT = "agent"
 
 
 def submit(number: int) -> Call:
     """Post number 1, 2, …, under a key of its own."""
     new = NewTurn(
-        SESSION, TENANT, QUEUE, "agent", [user(f"{SESSION}.{number}")], 3600, {}, {},
+        SESSION, TENANT, QUEUE, AGENT, [user(f"{SESSION}.{number}")], 3600, {}, {},
         idempotency_key=str(number), body_digest="same",
     )  # fmt: skip
     return lambda store: store.submit(new)
@@ -33,7 +35,7 @@ def cancel(turn_id: str) -> Call:
 
 async def claim(store: Store) -> Any:
     """A worker takes a turn: its id, the attempt, the last event, and the queues to wake."""
-    found, woken = await store.claim(QUEUE, WORKER)
+    found, woken = await store.claim(QUEUE, WORKER, [AGENT])
     return (found and (found.turn.id, found.turn.attempt, found.turn.seq)), len(woken)
 
 
@@ -42,6 +44,8 @@ def append(worker: Worker) -> Call:
 
     async def call(store: Store) -> bool:
         (holds,) = await store.append([(held(worker), [delta(TEXT[worker.said])])])
+        if isinstance(holds, Exception):
+            raise holds
         return holds
 
     return call

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from tests.model.contents import READ, TURNS, Contents, contents, names
 from tests.model.promises import ENDS, broken, text_of
 from turnpool import keys
-from turnpool.pipelined import Pipelined
+from turnpool.nodes import Node, OneNode
 from turnpool.settings import Settings
 from turnpool.store import Store
 
@@ -66,7 +66,7 @@ class Data:
         self._known: dict[tuple[int, str], tuple[int, Any]] = {}
         self._next = 0
         self._digests: dict[str, str] = {}
-        self._pipelined = Pipelined(redis)
+        self._node = Node(redis)
 
     async def first(self) -> int:
         """The number of the empty state."""
@@ -110,10 +110,11 @@ class Data:
         await self._pipeline(FORGET, twice)
 
     def _store(self, place: int) -> Store:
-        store = Store(self.redis, SETTINGS, str(place))
+        nodes = OneNode(self.redis)
+        nodes.prefixes = (keys.prefix(str(place)),)
         # Calls of one batch go out together.
-        store.pipelined = self._pipelined
-        return store
+        nodes.node = self._node
+        return Store(nodes, SETTINGS)
 
     async def _pipeline(self, script: str, prefixes: Iterable[tuple[str, ...]]) -> list[Any]:
         """Run one of the scripts above for each."""
