@@ -278,7 +278,7 @@ async def test_redis_down_at_start_is_told_and_its_coming_is_noticed(tmp_path: P
         async def says_so() -> bool:
             return any(event["event"] == "redis_away" for event in worker.events())
 
-        await wait_until(says_so)
+        await wait_until(says_so, 20)
         with ValkeyServer(port=port):
             frames = await run_turn_when_ready(api.port)
             assert text_of(frames) == words(5)
