@@ -13,8 +13,10 @@ from turnpool.pipelined import Pipelined
 from turnpool.settings import Settings
 from turnpool.store import Store
 
-# A lease so long that none runs out by itself; few losses end a turn.
-SETTINGS = Settings(lease_seconds=60, max_attempts=2)
+# Few losses end a turn.
+SETTINGS = Settings(max_attempts=2)
+# Days: whatever ends in the model ends by a step, however long all of them take.
+LEASE_MS = 10**9
 
 Call = Callable[[Store], Awaitable[Any]]
 
@@ -111,6 +113,7 @@ class Data:
 
     def _store(self, place: int) -> Store:
         store = Store(self.redis, SETTINGS, str(place))
+        store._lease_ms = LEASE_MS
         # Calls of one batch go out together.
         store.pipelined = self._pipelined
         return store
