@@ -9,10 +9,10 @@ from fastapi import FastAPI
 
 from api import chat, events, operations, sessions, turns
 from api.context import Context
-from api.expiry import expire_turns
 from api.middleware import RequestMiddleware
 from api.problems import add_handlers
 from api.relay import Relay
+from api.upkeep import expire_turns, top_up
 from turnpool.metrics import watch
 from turnpool.redis import connect
 from turnpool.settings import Settings
@@ -46,6 +46,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),
+        asyncio.create_task(top_up(app.state.context), name="top up"),
         asyncio.create_task(watch(store), name="watch"),
     ]
     try:

@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 from turnpool.models import QueueState, WorkerInfo
+from turnpool.settings import Settings
 
 REQUESTS = Counter("turnpool_http_requests", "Requests, by route and status.", ["method", "route", "status"])
 LATENCY = Histogram(
@@ -22,20 +23,32 @@ REFUSED = Counter("turnpool_submits_refused", "Turns not accepted, by error code
 
 # Of the whole pool, read from Redis when Prometheus asks: the same from every API process.
 DEPTH = Gauge("turnpool_queue_depth", "Turns that wait.", ["queue"])
+READY = Gauge("turnpool_queue_ready", "Turns that wait for a worker and for no other turn.", ["queue"])
 RUNNING = Gauge("turnpool_queue_running", "Turns that run.", ["queue"])
 OLDEST = Gauge("turnpool_queue_oldest_wait_seconds", "How long the oldest waiting turn waits.", ["queue"])
 SLOTS = Gauge("turnpool_queue_slots", "Turns that workers which do not drain can run at once.", ["queue"])
 WORKERS = Gauge("turnpool_queue_workers", "Workers that do not drain.", ["queue"])
+# Settings of this process, which alerts are measured by.
+LIMIT = Gauge("turnpool_queue_limit", "Turns that may wait (TURNPOOL_MAX_QUEUED).", ["queue"])
+DEADLINE = Gauge(
+    "turnpool_queue_deadline_seconds",
+    "Life of a turn whose post says no other (TURNPOOL_DEADLINE_SECONDS).",
+    ["queue"],
+)
+GAUGES = (DEPTH, READY, RUNNING, OLDEST, SLOTS, WORKERS, LIMIT, DEADLINE)
 
 
-def show_pool(queues: list[QueueState], workers: list[WorkerInfo]) -> None:
+def show_pool(queues: list[QueueState], workers: list[WorkerInfo], settings: Settings) -> None:
     """Set the figures of the pool; without queues there are none."""
-    for gauge in (DEPTH, RUNNING, OLDEST, SLOTS, WORKERS):
+    for gauge in GAUGES:
         gauge.clear()
     for queue in queues:
         serving = [worker for worker in workers if queue.name in worker.queues and not worker.draining]
         DEPTH.labels(queue.name).set(queue.queued)
+        READY.labels(queue.name).set(queue.ready)
         RUNNING.labels(queue.name).set(queue.running)
         OLDEST.labels(queue.name).set(queue.oldest_wait_seconds)
         SLOTS.labels(queue.name).set(sum(worker.slots for worker in serving))
         WORKERS.labels(queue.name).set(len(serving))
+        LIMIT.labels(queue.name).set(settings.max_queued)
+        DEADLINE.labels(queue.name).set(settings.deadline_seconds)

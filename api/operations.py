@@ -64,9 +64,9 @@ async def metrics(context: CurrentContext) -> Response:
     """Prometheus metrics: of this process, and of the pool as long as Redis answers."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            show_pool(await _queues(context), await context.store.workers())
+            show_pool(await _queues(context), await context.store.workers(), context.settings)
     except (RedisError, OSError):
-        show_pool([], [])
+        show_pool([], [], context.settings)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -11,6 +11,7 @@ from turnpool.store import Store
 WATCH_SECONDS = 1.0
 
 FAILED = Counter("turnpool_turns_failed", "Turns that failed, by error code.", ["queue", "code"])
+TOPPED_UP = Counter("turnpool_wakeups_topped_up", "Wake-ups published for lost ones.", ["queue"])
 LAG = Histogram(
     "turnpool_event_loop_lag_seconds", "How much later than asked for the event loop woke.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),

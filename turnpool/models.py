@@ -151,10 +151,14 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """How much waits and runs in a queue. `oldest_wait_seconds` is 0 if nothing waits."""
+    """How much waits and runs in a queue. `oldest_wait_seconds` is 0 if nothing waits.
+
+    `ready`: those of the queued that a worker could take now; the others wait behind one of their session.
+    """
 
     name: str
     queued: int
+    ready: int
     running: int
     oldest_wait_seconds: float
 

@@ -136,9 +136,13 @@ class Reads:
             pipeline.zcard(keys.leases(self.prefix, queue))
             pipeline.zrange(keys.queued(self.prefix, queue), 0, 0, withscores=True)
             pipeline.time()
-            queued, running, oldest, (seconds, microseconds) = await pipeline.execute()
+            pipeline.zrange(keys.tenants(self.prefix, queue), 0, -1)
+            queued, running, oldest, (seconds, microseconds), tenants = await pipeline.execute()
+            for tenant in tenants:
+                pipeline.zcard(keys.ready(self.prefix, queue, tenant.decode()))
+            ready = sum(await pipeline.execute())
         waited = seconds + microseconds / 1e6 - oldest[0][1] / 1000 if oldest else 0.0
-        return QueueState(queue, queued, running, max(waited, 0.0))
+        return QueueState(queue, queued, ready, running, max(waited, 0.0))
 
     async def workers(self) -> list[WorkerInfo]:
         """The workers that live."""

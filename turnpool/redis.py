@@ -119,6 +119,10 @@ def with_password(url: str, password: str) -> str:
 def broker(url: str) -> tuple[str, dict[str, Any]]:
     """Celery's broker URL and transport options for one of our URLs."""
     parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
+        # Celery would take any certificate, and send the password to whoever shows it.
+        query = "&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))
+        return parts._replace(query=query).geturl(), {}
     if parts.scheme != "sentinel":
         return url.replace("unix://", "redis+socket://", 1), {}
     user, at, _ = parts.netloc.rpartition("@")

@@ -142,6 +142,14 @@ class Settings(BaseSettings):
         return tuple(dict.fromkeys(names or self.all_queues))
 
     @property
+    def served_agents(self) -> list[AgentSpec]:
+        """Agents whose turns a worker gets; an image has to have no others. Raises SettingsError for none."""
+        served = [spec for spec in self.agent_specs.values() if spec.queue in self.queue_names]
+        if not served:
+            raise SettingsError(f"TURNPOOL_QUEUES: no agent has a queue of {', '.join(self.queue_names)}")
+        return served
+
+    @property
     def all_queues(self) -> tuple[str, ...]:
         """Queues of all agents, each once."""
         return tuple(dict.fromkeys(spec.queue for spec in self.agent_specs.values()))

@@ -18,10 +18,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from turnpool.logs import get_logger
+from turnpool.store import Store
 
 TASK_NAME = "turnpool.wake_up"
 # Wake-ups in one command: some 100 KB.
 BATCH = 100
+# Seconds between two looks for lost wake-ups: longer than a wake-up is on its way.
+TOP_UP_SECONDS = 1.0
 
 log = get_logger(__name__)
 
@@ -29,7 +32,7 @@ log = get_logger(__name__)
 class WakeUps:
     """Publishes wake-ups from one event loop, without ever making the caller wait.
 
-    One that cannot be sent is dropped with a warning: the workers top up what misses.
+    One that cannot be sent is dropped with a warning: workers and APIs top up what misses.
     """
 
     def __init__(self, broker: Redis) -> None:
@@ -42,6 +45,15 @@ class WakeUps:
         self._wanted.update(queues)
         if self._wanted and self._sending is None:
             self._sending = asyncio.create_task(self._send(), name="wakeups")
+
+    async def top_up(self, store: Store, queue: str) -> int:
+        """Publish the wake-ups that a queue misses, or take away those too many; gives how many it missed."""
+        listed = int(await self._broker.llen(queue))
+        missing = await store.top_up(queue, listed, int(TOP_UP_SECONDS * 1000))
+        self.publish([queue] * missing)
+        if missing < 0:
+            await self._broker.rpop(queue, -missing)
+        return max(missing, 0)
 
     async def close(self) -> None:
         """Send what is left, then close the connection."""

@@ -20,6 +20,7 @@ from turnpool.logs import configure, get_logger
 from turnpool.settings import load, load_settings
 from workers.app import make_app
 
+WORKERS_KEPT = 3600  # seconds that a worker which is gone is shown; without it for ever, each rollout's
 TASKS_KEPT = 10_000  # a task here is a wake-up; Flower's own 100,000 can take some 100 MB
 
 
@@ -54,6 +55,7 @@ def main() -> None:
     default_options.basic_auth = [f"{own.user}:{own.password.get_secret_value()}"]
     default_options.address, default_options.port = own.host, own.port
     default_options.max_tasks = TASKS_KEPT
+    default_options.purge_offline_workers = WORKERS_KEPT
     if own.persistent:
         default_options.persistent, default_options.db = True, own.persistent
     # Without one of its own, each start makes a new one.

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 from redis.exceptions import RedisError
 
 from turnpool.logs import get_logger
-from turnpool.metrics import count_failures
+from turnpool.metrics import TOPPED_UP, count_failures
 from turnpool.models import WorkerInfo
 from turnpool.redis import connect, is_away
 from turnpool.settings import Settings
 from turnpool.store import Store
-from turnpool.wakeups import WakeUps
+from turnpool.wakeups import TOP_UP_SECONDS, WakeUps
 from workers import metrics
 from workers.deletion_cost import LOOK_SECONDS, DeletionCost
 
@@ -27,8 +27,6 @@ log = get_logger(__name__)
 # Renewals within one lease: a cancel is seen in half a second at the default of 3 s, and a lease
 # survives several that are late.
 RENEWALS_PER_LEASE = 6
-# Seconds between two looks for lost wake-ups: longer than a wake-up is on its way.
-TOP_UP_SECONDS = 1.0
 # Connections: a command of each duty at a time.
 CONNECTIONS = 4
 
@@ -69,17 +67,12 @@ class Keeper:
 
     async def _keep(self) -> None:
         store = Store(connect(self._settings.store, connections=CONNECTIONS), self._settings)
-        broker = connect(self._settings.broker, connections=CONNECTIONS)
-        wakeups = WakeUps(broker)
+        wakeups = WakeUps(connect(self._settings.broker, connections=CONNECTIONS))
         interval = self._settings.lease_seconds / RENEWALS_PER_LEASE
 
         async def top_up() -> None:
             for queue in self._settings.queue_names:
-                missing = await store.top_up(queue, int(await broker.llen(queue)), int(TOP_UP_SECONDS * 1000))
-                metrics.TOPPED_UP.labels(queue).inc(max(missing, 0))
-                wakeups.publish([queue] * missing)
-                if missing < 0:
-                    await broker.rpop(queue, -missing)
+                TOPPED_UP.labels(queue).inc(await wakeups.top_up(store, queue))
 
         # Not cancelled: redis-py can swallow a cancel, and leaves a connection open that it meets half-made.
         ending = asyncio.Event()

@@ -34,11 +34,11 @@ def main() -> None:
 
 
 def run(settings: Settings) -> int:
-    """Run a worker; gives its exit status. Raises SettingsError for agents that cannot be loaded."""
+    """Run a worker; gives its exit status. Raises SettingsError for agents that cannot be loaded, or none."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     if settings.tracing:
         tracing.setup("turnpool-worker")
-    agents = load_agents(settings.agent_specs.values())
+    agents = load_agents(settings.served_agents)
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)
     service = WorkerService(settings, agents, worker_id)

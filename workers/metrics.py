@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from turnpool.metrics import FAILED
+from turnpool.metrics import FAILED, TOPPED_UP
 from turnpool.states import TERMINAL
 
 # Seconds: of waiting, which ends soon or late, and of running.
@@ -28,7 +28,6 @@ TOKENS = Counter("turnpool_tokens", "Tokens that agents reported.", ["queue", "k
 TAKEOVERS = Counter("turnpool_takeovers", "Turns taken from workers that were lost.", ["queue"])
 HAND_BACKS = Counter("turnpool_hand_backs", "Turns given back by a worker that drains.", ["queue"])
 RESTARTS = Counter("turnpool_restarts", "Answers that clients saw begin again.", ["queue", "reason"])
-TOPPED_UP = Counter("turnpool_wakeups_topped_up", "Wake-ups published for lost ones.", ["queue"])
 EMPTY = Counter("turnpool_wakeups_empty", "Wake-ups that found nothing ready.", ["queue"])
 COST_FAILURES = Counter("turnpool_deletion_cost_failures", "Times the pod's deletion cost was not set.")
 

@@ -134,3 +134,13 @@ async def test_chat_waits_for_the_answer(pool: Pool) -> None:
     await pool.worker()
     answer = await request(api.port, "POST", "/chat/s", {"message": "hello"})
     assert (answer.status, await answer.body()) == (200, {"response": words(100)})
+
+
+async def test_a_worker_needs_no_code_of_other_queues_agents(pool: Pool) -> None:
+    """Where each queue's workers have an image of their own, the list of all agents does for every one."""
+    agents = "simulated=workers.agents.simulated:agent,paint=not_installed_here:paint@gpu"
+    api = await pool.api(AGENTS=agents)
+    await pool.worker(AGENTS=agents, QUEUES="turns")
+    assert (await run_turn(api.port, "s", {"input": "hi", "params": {"tokens": 1}}))[
+        -1
+    ].event == "turn.completed"

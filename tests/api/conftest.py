@@ -1,5 +1,6 @@
 """Real API servers, and clients of them."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -35,8 +36,18 @@ def serve(settings: Settings) -> Iterator[Serve]:
 @pytest.fixture(scope="session")
 def shared_api(valkey: ValkeyServer) -> Iterator[ApiServer]:
     """One server for all tests that need nothing special of it, since stopping one takes a while."""
-    with serving(Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", lease_seconds=0.5)) as server:
-        yield server
+    settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", lease_seconds=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        # Its looks for lost wake-ups would be among those of every later test on this Valkey.
+        patch.setattr("api.app.top_up", never)
+        with serving(settings) as server:
+            patch.undo()
+            yield server
+
+
+async def never(_: object) -> None:
+    """Do nothing until cancelled."""
+    await asyncio.Event().wait()
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ async def test_the_pool_shows_what_waits_and_runs(client: httpx.AsyncClient, sto
     pool = (await client.get("/v1/pool")).json()
     assert (pool["queued"], pool["running"]) == (2, 1)
     assert 0 < pool["oldest_wait_seconds"] < 30
-    assert [(queue["name"], queue["queued"]) for queue in pool["queues"]] == [("turns", 2)]
+    (queue,) = pool["queues"]
+    assert (queue["name"], queue["queued"], queue["ready"]) == ("turns", 2, 2)
     assert pool["workers"] == [
         {"id": "w1", "queues": ["turns"], "slots": 10, "running": 1, "draining": False},
         {"id": "w2", "queues": ["turns"], "slots": 5, "running": 0, "draining": True},

@@ -212,9 +212,8 @@ CASES: dict[str, Values] = {
     "monitoring, flower": over(URL, MONITORING, FLOWER),
     "api autoscaled": over(URL, AUTOSCALED_API),
     "api autoscaled by streams": over(
-        URL, AUTOSCALED_API, {"api": {"autoscaling": {"cpuUtilization": None}}}
+        URL, AUTOSCALED_API, {"api": {"autoscaling": {"streamsPerPod": 500, "cpuUtilization": None}}}
     ),
-    "api autoscaled by cpu": over(URL, AUTOSCALED_API, {"api": {"autoscaling": {"streamsPerPod": None}}}),
     "no budgets": over(
         URL,
         {
@@ -231,6 +230,13 @@ CASES: dict[str, Values] = {
     ),
     "tracing": over(URL, {"tracing": {"enabled": True, "endpoint": "http://collector:4318"}}),
     "extras": over(URL, EXTRAS),
+    "no surge": over(URL, {"workers": {"defaults": {"strategy": {"maxSurge": 0, "maxUnavailable": 1}}}}),
+    "ipv6 only": over(URL, FLOWER, {"listenAddress": "::"}),
+    "a new agent for workers first": over(
+        URL,
+        TWO_POOLS,
+        {"workers": {"defaults": {"agents": ["chat=workers.agents.chat:agent", "new=mine.new:agent"]}}},
+    ),
     "long name": over(URL, {"fullnameOverride": "a" * 60, "workers": {"pools": {"fifteen-letters": {}}}}),
     "everything": EVERYTHING,
 }

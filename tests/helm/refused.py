@@ -2,9 +2,13 @@
 
 from tests.helm.cases import (
     EMBEDDED,
+    FLOWER,
     KEDA,
     KEYS,
     METRICS_API,
+    MONITORING,
+    NETWORK,
+    PEER,
     PROMETHEUS,
     SECRET,
     TWO_POOLS,
@@ -57,7 +61,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "maxReplicas is less",
     ),
     "API scaled by nothing": (
-        over(URL, {"api": {"autoscaling": {"enabled": True, "streamsPerPod": None, "cpuUtilization": None}}}),
+        over(URL, {"api": {"autoscaling": {"enabled": True, "cpuUtilization": None}}}),
         "streamsPerPod, cpuUtilization or both",
     ),
     "no pool": (over(URL, {"workers": {"pools": {"default": None}}}), "at least one pool"),
@@ -68,6 +72,42 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "queue of two pools": (
         over(URL, KEDA, {"workers": {"pools": {"other": {}}}}),
         "default and other both serve the queue turns",
+    ),
+    "agent that its queue's pool lacks": (
+        over(
+            URL,
+            TWO_POOLS,
+            {
+                "workers": {
+                    "pools": {
+                        "gpu": {"agents": ["paint=mine.paint:agent@gpu"], "queues": ["gpu", "long-gpu"]}
+                    }
+                }
+            },
+        ),
+        "workers.pools.gpu.agents: video=mine.video:agent@long-gpu is missing",
+    ),
+    "queue without an agent": (pool(queues=["turns", "typo"]), "no agent of the pool has the queue typo"),
+    "queue that the API does not count": (
+        over(URL, METRICS_API, {"workers": {"pools": {"old": {"agents": ["old=mine:old@old"]}}}}),
+        "no agent of the list agents has the queue old, so keda.trigger metrics-api",
+    ),
+    "queues whose triggers have one name": (
+        over(URL, KEDA, {"agents": ["a=b:c@x-y", "d=e:f@x_y"]}),
+        "the queues x-y and x_y would have the same name",
+    ),
+    "rollout that cannot move": (pool(strategy={"maxSurge": 0}), "with maxSurge: 0 set maxUnavailable: 1"),
+    "rollout that cannot move a per cent": (
+        pool(strategy={"maxSurge": "0%", "maxUnavailable": "0%"}),
+        "with maxSurge: 0 set maxUnavailable: 1",
+    ),
+    "prometheus shut out": (
+        over(URL, NETWORK, MONITORING, {"networkPolicy": {"apiFrom": PEER}}),
+        "networkPolicy.metricsFrom: say where Prometheus is",
+    ),
+    "prometheus shut out of Flower": (
+        over(URL, NETWORK, MONITORING, FLOWER, {"networkPolicy": {"flowerFrom": PEER}}),
+        "networkPolicy.metricsFrom",
     ),
     "agent that is none": (over(URL, {"agents": ["chat"]}), "/agents/0"),
     "pool with a wrong name": (over(URL, {"workers": {"pools": {"Big_One": {}}}}), "workers.pools.Big_One"),

@@ -12,6 +12,7 @@ TEXT: Schema = {"type": "string", "minLength": 1}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 LABELS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 NUMBER: Schema = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"}
+WHOLE: Schema = {"type": "string", "pattern": "^[1-9][0-9]*$"}
 FLAG: Schema = {"enum": ["true", "false"]}
 DURATION: Schema = {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
 NAME: Schema = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"}
@@ -96,7 +97,7 @@ SCALED_OBJECT = fields(
                     {"behavior": fields({}, scaleUp=DIRECTION, scaleDown=DIRECTION)}
                 ),
                 "scalingModifiers": fields(
-                    {"formula": TEXT, "target": NUMBER, "metricType": {"const": "AverageValue"}}
+                    {"formula": TEXT, "target": WHOLE, "metricType": {"const": "AverageValue"}}
                 ),
             }
         ),
@@ -105,7 +106,14 @@ SCALED_OBJECT = fields(
 )
 PARAMETER = fields({"parameter": {"enum": ["password", "tls", "ca", "token"]}, "name": NAME, "key": TEXT})
 SELECTOR = fields({"matchLabels": LABELS})
-ENDPOINT = fields({"port": TEXT, "path": {"const": "/metrics"}, "interval": DURATION})
+ENDPOINT = fields(
+    {
+        "port": TEXT,
+        "path": {"const": "/metrics"},
+        "interval": DURATION,
+        "relabelings": many(fields({"targetLabel": {"const": "job"}, "replacement": TEXT})),
+    }
+)
 RULE = fields({"expr": TEXT}, alert=TEXT, record=TEXT, labels=LABELS, annotations=LABELS, **{"for": DURATION})
 RULES = fields({"groups": many(fields({"name": TEXT, "rules": many(RULE)}, interval=DURATION))})
 RULES["properties"]["groups"]["items"]["properties"]["rules"]["items"]["oneOf"] = [

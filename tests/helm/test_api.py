@@ -3,7 +3,8 @@
 import pytest
 
 from tests.helm.cases import AUTOSCALED_API, INGRESS, ROUTE, URL, Values, over
-from tests.helm.tools import Manifest, container, pick, render
+from tests.helm.tools import Manifest, container, env, pick, render
+from turnpool.settings import Settings
 
 PING_SECONDS = 15  # the API writes at least so often to every stream
 
@@ -57,9 +58,12 @@ def test_processes_are_pid_1() -> None:
     }
 
 
+STREAMS: Values = {"api": {"autoscaling": {"streamsPerPod": 500}}}
+
+
 def test_autoscaling_on_streams_and_cpu() -> None:
     """The HPA reads open streams per pod and CPU, and the Deployment leaves replicas to it."""
-    manifests = render(over(URL, AUTOSCALED_API))
+    manifests = render(over(URL, AUTOSCALED_API, STREAMS))
     hpa = pick(manifests, "HorizontalPodAutoscaler")["spec"]
     streams, cpu = hpa["metrics"]
     assert streams["pods"] == {
@@ -73,12 +77,12 @@ def test_autoscaling_on_streams_and_cpu() -> None:
 
 
 def test_autoscaling_on_one_of_them() -> None:
-    """Either measure can be switched off."""
-    hpa = pick(
-        render(over(URL, AUTOSCALED_API, {"api": {"autoscaling": {"streamsPerPod": None}}})),
-        "HorizontalPodAutoscaler",
-    )
+    """By default only what every cluster has: an HPA never scales in while it cannot read a metric."""
+    hpa = pick(render(over(URL, AUTOSCALED_API)), "HorizontalPodAutoscaler")
     assert [each["type"] for each in hpa["spec"]["metrics"]] == ["ContainerResource"]
+    no_cpu: Values = {"api": {"autoscaling": {"cpuUtilization": None}}}
+    hpa = pick(render(over(URL, AUTOSCALED_API, STREAMS, no_cpu)), "HorizontalPodAutoscaler")
+    assert [each["type"] for each in hpa["spec"]["metrics"]] == ["Pods"]
 
 
 def test_route() -> None:
@@ -114,6 +118,29 @@ def test_ingress_nginx() -> None:
 def test_ingress_presets(preset: str, name: str, value: str) -> None:
     """Other controllers have their own words for it."""
     assert annotations(preset=preset)[name] == value
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("nginx", "nginx.ingress.kubernetes.io/proxy-body-size"),
+        ("nginx.org", "nginx.org/client-max-body-size"),
+    ],
+)
+def test_nginx_takes_bodies_as_large_as_turnpool_does(preset: str, name: str) -> None:
+    """Its own limit of 1 MiB is above turnpool's default, and goes with the setting."""
+    values = over(URL, INGRESS, {"ingress": {"preset": preset}})
+    assert name not in pick(render(values), "Ingress")["metadata"]["annotations"]
+    assert Settings.model_fields["max_input_bytes"].default < 2**20
+    larger = over(values, {"settings": {"maxInputBytes": 20_000_000}})
+    assert pick(render(larger), "Ingress")["metadata"]["annotations"][name] == "20000000"
+
+
+def test_a_cluster_with_ipv6_only() -> None:
+    """One value is the address that all processes listen on."""
+    manifests = render(over(URL, {"flower": {"enabled": True}, "listenAddress": "::"}))
+    assert pick(manifests, "ConfigMap", "rel-turnpool")["data"]["TURNPOOL_HOST"] == "::"
+    assert env(pick(manifests, "Deployment", "-flower"))["TURNPOOL_FLOWER_HOST"] == "::"
 
 
 def test_ingress_annotations_win() -> None:

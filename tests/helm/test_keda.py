@@ -42,11 +42,11 @@ def test_none_without_keda() -> None:
 def test_backlog_and_running_are_summed() -> None:
     """Two triggers, a list and a sorted set, and a formula that adds them, per slots to be in use."""
     spec = scaled(URL, KEDA)
-    queued, running = spec["triggers"]
-    assert queued["metadata"]["listName"] == "turns"
+    ready, running = spec["triggers"]
+    assert ready["metadata"]["listName"] == "turns"
     assert running["metadata"]["listName"] == keys.leases(keys.prefix("0"), "turns")
     modifiers = spec["advanced"]["scalingModifiers"]
-    assert modifiers["formula"] == f"{queued['name']} + {running['name']}"
+    assert modifiers["formula"] == f"{ready['name']} + {running['name']}"
     assert float(modifiers["target"]) == 50 * 0.8
     assert modifiers["metricType"] == "AverageValue"
     assert spec["scaleTargetRef"]["name"] == "rel-turnpool-worker-default"
@@ -56,14 +56,29 @@ def test_target_follows_slots() -> None:
     """The target is slots times utilisation of the pool itself."""
     full = {"workers": {"pools": {"gpu": {"autoscaling": {"targetUtilization": 1}}}}}
     spec = scaled(URL, KEDA, TWO_POOLS, full, pool="gpu")
-    assert float(spec["advanced"]["scalingModifiers"]["target"]) == 4
+    assert spec["advanced"]["scalingModifiers"]["target"] == "4"
+
+
+@pytest.mark.parametrize(("slots", "target"), [(4, "3"), (1, "1"), (100, "80")])
+def test_target_is_a_whole_number(slots: int, target: str) -> None:
+    """KEDA takes a target with a point for one that allows no fallback."""
+    few = {"workers": {"defaults": {"concurrency": slots}}}
+    assert scaled(URL, KEDA, few)["advanced"]["scalingModifiers"]["target"] == target
+
+
+def test_names_leave_room_for_the_hpa() -> None:
+    """KEDA's HPA is keda-hpa-<name>, which is a label's value too."""
+    long = {"fullnameOverride": "a" * 60, "workers": {"pools": {"default": None, "fifteen-letters": {}}}}
+    name = pick(render(over(URL, KEDA, long)), "ScaledObject")["metadata"]["name"]
+    assert name.endswith("-worker-fifteen-letters")
+    assert len(f"keda-hpa-{name}") <= 63
 
 
 def test_a_pool_with_two_queues() -> None:
     """All queues of a pool are in its sum, under names that the formula can have."""
     spec = scaled(URL, KEDA, TWO_POOLS, pool="gpu")
     assert spec["advanced"]["scalingModifiers"]["formula"] == (
-        "queued_gpu + running_gpu + queued_long_gpu + running_long_gpu"
+        "ready_gpu + running_gpu + ready_long_gpu + running_long_gpu"
     )
     assert [each["metadata"]["listName"] for each in spec["triggers"]] == [
         "gpu", keys.leases(keys.prefix("0"), "gpu"), "long-gpu", keys.leases(keys.prefix("0"), "long-gpu"),
@@ -98,9 +113,9 @@ def test_plain_server_needs_no_authentication() -> None:
 
 def test_embedded() -> None:
     """KEDA finds the embedded server from its own namespace, with its password."""
-    queued, _ = scaled(EMBEDDED, KEDA)["triggers"]
-    assert queued["metadata"]["address"] == "rel-turnpool-redis.agents.svc:6379"
-    assert queued["authenticationRef"] == {"name": "rel-turnpool-redis"}
+    ready, _ = scaled(EMBEDDED, KEDA)["triggers"]
+    assert ready["metadata"]["address"] == "rel-turnpool-redis.agents.svc:6379"
+    assert ready["authenticationRef"] == {"name": "rel-turnpool-redis"}
     assert authentication(EMBEDDED, KEDA, name="-redis") == {
         "password": ("rel-turnpool-redis", "redis-password")
     }
@@ -108,11 +123,11 @@ def test_embedded() -> None:
 
 def test_tls() -> None:
     """TLS with an authority of one's own is switched on by the authentication, else by the trigger."""
-    queued, _ = scaled(TLS, KEDA)["triggers"]
-    assert queued["metadata"]["address"] == "redis.example.com:6380"
-    assert queued["metadata"]["databaseIndex"] == "2"
-    assert queued["metadata"]["username"] == "user"
-    assert "enableTLS" not in queued["metadata"]
+    ready, _ = scaled(TLS, KEDA)["triggers"]
+    assert ready["metadata"]["address"] == "redis.example.com:6380"
+    assert ready["metadata"]["databaseIndex"] == "2"
+    assert ready["metadata"]["username"] == "user"
+    assert "enableTLS" not in ready["metadata"]
     parameters = authentication(TLS, KEDA, name="-redis")
     assert parameters["ca"] == ("redis-ca", "ca.crt")
     switch, key = parameters["tls"]
@@ -132,34 +147,36 @@ def test_sentinel() -> None:
 
 def test_broker_elsewhere() -> None:
     """The backlog is on the broker, the leases are on the store, each with its own password."""
-    queued, running = scaled(BROKER, KEDA)["triggers"]
-    assert queued["metadata"]["address"] == "broker:6379"
-    assert queued["metadata"]["databaseIndex"] == "3"
+    ready, running = scaled(BROKER, KEDA)["triggers"]
+    assert ready["metadata"]["address"] == "broker:6379"
+    assert ready["metadata"]["databaseIndex"] == "3"
     assert running["metadata"]["address"] == "redis.example.com:6380"
     assert authentication(BROKER, KEDA, name="-broker") == {"password": ("broker-secret", "pw")}
 
 
 def test_metrics_api() -> None:
     """GET /v1/pool gives the same two figures of the queue."""
-    queued, running = scaled(URL, METRICS_API)["triggers"]
-    assert queued["metadata"]["url"] == "http://rel-turnpool-api.agents.svc:80/v1/pool"
-    assert queued["metadata"]["valueLocation"] == 'queues.#(name=="turns").queued'
+    ready, running = scaled(URL, METRICS_API)["triggers"]
+    assert ready["metadata"]["url"] == "http://rel-turnpool-api.agents.svc:80/v1/pool"
+    assert ready["metadata"]["valueLocation"] == 'queues.#(name=="turns").ready'
     assert running["metadata"]["valueLocation"] == 'queues.#(name=="turns").running'
-    assert "authMode" not in queued["metadata"]
+    assert "authMode" not in ready["metadata"]
 
 
 def test_metrics_api_with_key() -> None:
     """Where the API wants a key, KEDA has one."""
     token = {"keda": {"metricsApi": {"tokenSecret": {"name": "pool-key"}}}}
-    queued, _ = scaled(URL, KEYS, METRICS_API, token)["triggers"]
-    assert queued["metadata"]["authMode"] == "bearer"
+    ready, _ = scaled(URL, KEYS, METRICS_API, token)["triggers"]
+    assert ready["metadata"]["authMode"] == "bearer"
     assert authentication(URL, KEYS, METRICS_API, token, name="-pool") == {"token": ("pool-key", "token")}
 
 
-@pytest.mark.parametrize(("matchers", "inside"), [("", 'queue="turns"'), ('a="b"', 'queue="turns",a="b"')])
+@pytest.mark.parametrize(
+    ("matchers", "inside"), [("", 'queue="turns",namespace="agents"'), ('a="b"', 'queue="turns",a="b"')]
+)
 def test_prometheus(matchers: str, inside: str) -> None:
-    """The pool-wide metrics are the same on every API pod: max, not sum; nothing is not zero."""
-    queued, running = scaled(URL, PROMETHEUS, {"keda": {"prometheus": {"matchers": matchers}}})["triggers"]
-    assert queued["metadata"]["query"] == f"max(turnpool_queue_depth{{{inside}}})"
+    """The pool-wide metrics are the same on every API pod of the namespace: max; nothing is not zero."""
+    ready, running = scaled(URL, PROMETHEUS, {"keda": {"prometheus": {"matchers": matchers}}})["triggers"]
+    assert ready["metadata"]["query"] == f"max(turnpool_queue_ready{{{inside}}})"
     assert running["metadata"]["query"] == f"max(turnpool_queue_running{{{inside}}})"
-    assert queued["metadata"]["ignoreNullValues"] == "false"
+    assert ready["metadata"]["ignoreNullValues"] == "false"

@@ -27,6 +27,19 @@ def test_monitors_find_named_ports() -> None:
         }
 
 
+def test_jobs_have_the_names_that_alerts_look_for() -> None:
+    """Whatever the objects are called, TurnpoolTargetDown finds the targets by their job."""
+    manifests = render(over(URL, MONITORING, FLOWER, {"fullnameOverride": "mine"}))
+    jobs = set()
+    for monitor in manifests:
+        spec = monitor.get("spec", {})
+        for endpoint in spec.get("endpoints", []) + spec.get("podMetricsEndpoints", []):
+            (relabeling,) = endpoint["relabelings"]
+            assert relabeling["targetLabel"] == "job"
+            jobs.add(relabeling["replacement"])
+    assert jobs == {"turnpool-api", "turnpool-flower", "turnpool-worker"}
+
+
 def test_rules_and_dashboard_are_the_shipped_files() -> None:
     """The objects hold files/rules.yaml and files/dashboard.json unchanged: no template touches them."""
     manifests = render(over(URL, MONITORING))

@@ -12,6 +12,8 @@ from tests.helm.cases import (
     METRICS_API,
     NETWORK,
     PEER,
+    SENTINEL,
+    TLS,
     URL,
     Values,
     over,
@@ -77,7 +79,33 @@ def test_only_workers_reach_the_world() -> None:
     found = policies(ALL)
     assert not [rule for rule in found["api"]["egress"] if "to" in rule]
     (world,) = [rule for rule in found["worker"]["egress"] if "to" in rule]
-    assert world["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
+    everywhere, ipv4, _ = world["to"]
+    # A block of addresses holds no pods with Cilium.
+    assert everywhere == {"namespaceSelector": {}}
+    assert ipv4["ipBlock"]["except"] == ["169.254.169.254/32"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"),
+    [
+        (URL, {6379, 26379}),
+        (TLS, {6379, 26379, 6380}),
+        (over(URL, {"broker": {"url": "redis://user@[fd00::1]:7000/3"}}), {6379, 26379, 7000}),
+        (over(SENTINEL, {"redis": {"url": "sentinel://a:5000,b/0?master=m"}}), {6379, 26379, 5000}),
+        (over(URL, {"networkPolicy": {"redisPorts": [9999]}}), {6379, 9999}),
+        ({"redis": {"urlSecret": {"name": "x"}}, "networkPolicy": {"redisPorts": [9999]}}, {9999}),
+    ],
+)
+def test_pods_may_call_redis_where_it_is(values: Values, ports: set[int]) -> None:
+    """The ports of the URLs are open, and those that are named besides."""
+    for component in ("api", "worker"):
+        (rule,) = [
+            rule["ports"]
+            for rule in policies(over(NETWORK, values))[component]["egress"]
+            if "to" not in rule and rule["ports"][0]["port"] != 53
+        ]
+        assert {each["port"] for each in rule} == ports
+        assert len(rule) == len(ports)
 
 
 def test_keda_may_call_the_api_where_it_has_to() -> None:

@@ -12,7 +12,9 @@ from tests.monitoring.promql import selectors
 SEVERITIES = {"critical", "warning"}
 # Labels whose values are not words of the code.
 FREE = {"namespace", "queue", "job", "alertname", "alertstate", "status"}
-POOL_WIDE = re.compile(r"turnpool_queue_(depth|running|oldest_wait_seconds|slots|workers)")
+POOL_WIDE = re.compile(
+    r"turnpool_queue_(depth|ready|running|oldest_wait_seconds|slots|workers|limit|deadline_seconds)"
+)
 
 
 def test_every_expression_parses() -> None:
@@ -22,13 +24,14 @@ def test_every_expression_parses() -> None:
 
 
 def test_pool_wide_gauges_are_never_added_up() -> None:
-    """Every API tells them alike, so an aggregation right around one is `max`."""
+    """Every API of a namespace tells them alike: an aggregation right around one is `max`, by namespace."""
     for query in queries():
         for match in re.finditer(
             r"(\w+)( by \([^)]*\))?\s*\((?:deriv\()?(turnpool_queue_\w+)", query.expression
         ):
             if POOL_WIDE.fullmatch(match[3]):
                 assert match[1] == "max", f"{query.where}: {match[0]}"
+                assert not match[2] or "namespace" in match[2], f"{query.where}: {match[0]}"
 
 
 def test_alerts_are_complete() -> None:

@@ -68,6 +68,9 @@ def test_urls_that_are_wrong(url: str) -> None:
 def test_celery_gets_its_own_kind_of_url() -> None:
     """A Sentinel URL becomes one for each Sentinel, with the master's name beside it."""
     assert broker("redis://:pw@h:1/2") == ("redis://:pw@h:1/2", {})
+    assert broker("rediss://:pw@h:1/2") == ("rediss://:pw@h:1/2?ssl_cert_reqs=required", {})
+    assert broker("rediss://h?a=b") == ("rediss://h?a=b&ssl_cert_reqs=required", {})
+    assert broker("rediss://h?ssl_cert_reqs=none") == ("rediss://h?ssl_cert_reqs=none", {})
     assert broker("unix:///run/r.sock") == ("redis+socket:///run/r.sock", {})
     assert broker("sentinel://:p%40w@a:1,b/3?master=m") == (
         "sentinel://:p%40w@a:1/3;sentinel://:p%40w@b:26379/3",

@@ -200,3 +200,12 @@ def test_a_password_goes_into_a_url_without_one(
     monkeypatch.setenv("TURNPOOL_BROKER_URL", "redis://broker/0")
     monkeypatch.setenv("TURNPOOL_BROKER_PASSWORD", "other")
     assert read_settings().broker == "redis://:other@broker/0"
+
+
+def test_a_worker_has_the_agents_of_its_queues() -> None:
+    """Code of the others need not be installed where it runs."""
+    agents = "a=x:a,b=y:b@gpu,c=x:c"
+    assert [spec.name for spec in Settings(agents=agents).served_agents] == ["a", "b", "c"]
+    assert [spec.name for spec in Settings(agents=agents, queues="gpu").served_agents] == ["b"]
+    with pytest.raises(SettingsError, match="no agent has a queue of cpu, tpu"):
+        _ = Settings(agents=agents, queues="cpu,tpu").served_agents

@@ -1,11 +1,18 @@
 """Wake-ups as we write them and as Celery does."""
 
+import asyncio
 import base64
 import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError  # noqa: A004
 
 from turnpool.settings import Settings
 from turnpool.wakeups import TASK_NAME, WakeUps
@@ -50,6 +57,42 @@ async def test_a_broker_that_is_away_raises_nothing() -> None:
     wakeups = WakeUps(Redis.from_url("redis://127.0.0.1:1/0"))
     wakeups.publish(["turns"])
     await wakeups.close()
+
+
+@asynccontextmanager
+async def listening(authority: trustme.CA) -> AsyncIterator[tuple[int, bytearray]]:
+    """A TLS server whose certificate is of this authority: its port, and what it was sent."""
+    heard = bytearray()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.read(1000))
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with await asyncio.start_server(hear, "127.0.0.1", ssl=context) as server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+def talk(url: str) -> None:
+    """Talk to the broker as Celery does, workers and Flower alike."""
+    with make_app(Settings(redis_url=url)).connection_for_read() as connection:
+        connection.connect()
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_celery_gives_the_password_to_a_server_with_a_good_certificate_only(
+    known: bool,  # noqa: FBT001 - a case
+    tmp_path: Path,
+) -> None:
+    """By default an authority that the system does not know is refused before anything is sent."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    async with listening(authority) as (port, heard):
+        query = f"?ssl_ca_certs={tmp_path}/ca.crt" if known else ""
+        with pytest.raises(ConnectionError):
+            await asyncio.to_thread(talk, f"rediss://:geheim@127.0.0.1:{port}/0{query}")
+        assert (b"geheim" in heard) is known
 
 
 def decoded(message: dict[str, Any]) -> Any:

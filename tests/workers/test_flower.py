@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from turnpool.local.valkey import server_command
+from workers import flower
 
 FLOWER = str(Path(sys.executable).with_name("turnpool-flower"))
 PASSWORD = "a colon: and a blank"
@@ -92,3 +94,23 @@ def test_pages_and_api_need_the_password(redis_url: str) -> None:
     assert process.returncode == 0
     assert "flower_started" in log
     assert PASSWORD not in log
+
+
+class MadeError(Exception):
+    """Flower was made."""
+
+
+def test_workers_that_are_gone_go_from_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default Flower shows every worker that ever was, so each rollout's pods; ours forgets in an hour."""
+    made: dict[str, Any] = {}
+
+    def make(**given: Any) -> None:
+        made.update(given)
+        raise MadeError
+
+    monkeypatch.setattr(flower, "Flower", make)
+    monkeypatch.setattr(flower, "configure", lambda *_: None)
+    monkeypatch.setenv("TURNPOOL_FLOWER_PASSWORD", PASSWORD)
+    with pytest.raises(MadeError):
+        flower.main()
+    assert made["options"].purge_offline_workers == 3600

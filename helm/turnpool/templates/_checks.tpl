@@ -53,6 +53,9 @@
 {{- if lt (int $pool.autoscaling.maxReplicas) (max 1 (int $pool.autoscaling.minReplicas)) -}}
 {{- fail (printf "workers.pools.%s.autoscaling: maxReplicas is less than minReplicas" $name) -}}
 {{- end -}}
+{{- if and (regexMatch "^0%?$" (toString $pool.strategy.maxSurge)) (regexMatch "^0%?$" (toString $pool.strategy.maxUnavailable)) -}}
+{{- fail (printf "workers.pools.%s.strategy: maxSurge and maxUnavailable are both 0, so nothing could be rolled out; with maxSurge: 0 set maxUnavailable: 1" $name) -}}
+{{- end -}}
 {{- range include "turnpool.queues" (dict "root" $ "pool" $pool) | fromJsonArray -}}
 {{- if and $.Values.keda.enabled (hasKey $served .) -}}
 {{- fail (printf "workers.pools: %s and %s both serve the queue %s; with KEDA each would scale for all of it" (get $served .) $name .) -}}
@@ -65,6 +68,44 @@
 {{- if not (hasKey $served $queue) -}}
 {{- fail (printf "workers.pools: no pool serves the queue %s of agent %s, so its turns would wait for ever" $queue .) -}}
 {{- end -}}
+{{- end -}}
+{{- range $name, $given := .Values.workers.pools -}}
+{{- include "turnpool.checks.queues" (dict "root" $ "name" $name "pool" (include "turnpool.pool" (dict "root" $ "pool" $given) | fromYaml)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Agents and queues of one pool, {root, name, pool}: what it would fail, and what nobody would count. */}}
+{{- define "turnpool.checks.queues" -}}
+{{- $queues := include "turnpool.queues" . | fromJsonArray -}}
+{{- $agents := default .root.Values.agents .pool.agents -}}
+{{- $has := list -}}
+{{- $served := list -}}
+{{- range $agents -}}
+{{- $served = append $served (include "turnpool.agentQueue" .) -}}
+{{- $has = append $has (printf "%s@%s" (regexFind "^[^=]+" .) (include "turnpool.agentQueue" .)) -}}
+{{- end -}}
+{{- $counted := list -}}
+{{- range .root.Values.agents -}}
+{{- $queue := include "turnpool.agentQueue" . -}}
+{{- $counted = append $counted $queue -}}
+{{- if and (has $queue $queues) (not (has (printf "%s@%s" (regexFind "^[^=]+" .) $queue) $has)) -}}
+{{- fail (printf "workers.pools.%s.agents: %s is missing; the pool serves its queue %s and would fail its turns" $.name . $queue) -}}
+{{- end -}}
+{{- end -}}
+{{- $keda := .root.Values.keda -}}
+{{- $names := dict -}}
+{{- range $queues -}}
+{{- if not (has . $served) -}}
+{{- fail (printf "workers.pools.%s.queues: no agent of the pool has the queue %s, so nothing would ever wait there" $.name .) -}}
+{{- end -}}
+{{- if and $keda.enabled (ne $keda.trigger "redis") (not (has . $counted)) -}}
+{{- fail (printf "workers.pools.%s: no agent of the list agents has the queue %s, so keda.trigger %s would find no figures of it" $.name . $keda.trigger) -}}
+{{- end -}}
+{{- $trigger := include "turnpool.triggerName" (dict "kind" "ready" "queue" .) -}}
+{{- if and $keda.enabled (hasKey $names $trigger) -}}
+{{- fail (printf "workers.pools.%s: KEDA's triggers of the queues %s and %s would have the same name; rename one, or give each a pool" $.name (get $names $trigger) .) -}}
+{{- end -}}
+{{- $_ := set $names $trigger . -}}
 {{- end -}}
 {{- end }}
 
@@ -103,6 +144,13 @@
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs: name the Gateway that the route belongs to" -}}
+{{- end -}}
+{{- with .Values.networkPolicy -}}
+{{- if and .enabled $.Values.monitoring.monitors.enabled (not .metricsFrom) -}}
+{{- if or .apiFrom (and .flowerFrom $.Values.flower.enabled) -}}
+{{- fail "networkPolicy.metricsFrom: say where Prometheus is; with apiFrom or flowerFrom set and monitoring.monitors enabled it could not read metrics" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.tracing.enabled (not .Values.tracing.endpoint) -}}
 {{- fail "tracing.endpoint: needed for tracing, for example http://collector.observability:4318" -}}

@@ -2,7 +2,7 @@
 {{- define "turnpool.config" -}}
 {{- $redis := dict "root" . "which" "redis" -}}
 {{- $broker := dict "root" . "which" "broker" -}}
-TURNPOOL_HOST: 0.0.0.0
+TURNPOOL_HOST: {{ .Values.listenAddress | quote }}
 TURNPOOL_AGENTS: {{ join "," .Values.agents | quote }}
 {{- with include "turnpool.redis.processUrl" $redis }}
 TURNPOOL_REDIS_URL: {{ . | quote }}

@@ -3,8 +3,8 @@
 {{- define "turnpool.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- /* 40: the longest suffix, -worker-<pool of 15>, has to fit into the 63 of a label. */ -}}
-{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- /* 31: KEDA's HPA is keda-hpa-<full>-worker-<pool of 15>, and its name has to fit into the 63 of a label. */ -}}
+{{- default $full .Values.fullnameOverride | trunc 31 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "turnpool.selectorLabels" -}}

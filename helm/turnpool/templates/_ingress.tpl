@@ -1,4 +1,7 @@
-{{/* Annotations per controller: bytes go on as they come, and a stream may be silent for streamTimeoutSeconds. */}}
+{{/*
+Annotations per controller, {root, values}: bytes go on as they come, and a stream may be silent for streamTimeoutSeconds.
+nginx refuses bodies over 1 MiB by itself, which is above turnpool's own default.
+*/}}
 
 {{- define "turnpool.ingress.none" -}}
 {}
@@ -8,9 +11,12 @@
 nginx.ingress.kubernetes.io/proxy-buffering: "off"
 nginx.ingress.kubernetes.io/proxy-request-buffering: "off"
 nginx.ingress.kubernetes.io/proxy-http-version: "1.1"
-nginx.ingress.kubernetes.io/proxy-read-timeout: {{ .streamTimeoutSeconds | quote }}
-nginx.ingress.kubernetes.io/proxy-send-timeout: {{ .streamTimeoutSeconds | quote }}
-{{- if .cookieAffinity }}
+nginx.ingress.kubernetes.io/proxy-read-timeout: {{ .values.streamTimeoutSeconds | quote }}
+nginx.ingress.kubernetes.io/proxy-send-timeout: {{ .values.streamTimeoutSeconds | quote }}
+{{- with .root.Values.settings.maxInputBytes }}
+nginx.ingress.kubernetes.io/proxy-body-size: {{ int64 . | quote }}
+{{- end }}
+{{- if .values.cookieAffinity }}
 nginx.ingress.kubernetes.io/affinity: cookie
 nginx.ingress.kubernetes.io/session-cookie-name: turnpool
 nginx.ingress.kubernetes.io/session-cookie-samesite: Lax
@@ -20,13 +26,16 @@ nginx.ingress.kubernetes.io/session-cookie-samesite: Lax
 {{/* The free version has no affinity by cookie. */}}
 {{- define "turnpool.ingress.nginx.org" -}}
 nginx.org/proxy-buffering: "False"
-nginx.org/proxy-read-timeout: {{ printf "%ds" (int .streamTimeoutSeconds) }}
-nginx.org/proxy-send-timeout: {{ printf "%ds" (int .streamTimeoutSeconds) }}
+nginx.org/proxy-read-timeout: {{ printf "%ds" (int .values.streamTimeoutSeconds) }}
+nginx.org/proxy-send-timeout: {{ printf "%ds" (int .values.streamTimeoutSeconds) }}
+{{- with .root.Values.settings.maxInputBytes }}
+nginx.org/client-max-body-size: {{ int64 . | quote }}
+{{- end }}
 {{- end }}
 
 {{- define "turnpool.ingress.haproxy" -}}
-haproxy.org/timeout-server: {{ printf "%ds" (int .streamTimeoutSeconds) }}
-{{- if .cookieAffinity }}
+haproxy.org/timeout-server: {{ printf "%ds" (int .values.streamTimeoutSeconds) }}
+{{- if .values.cookieAffinity }}
 haproxy.org/cookie-persistence: turnpool
 {{- end }}
 {{- end }}
@@ -34,8 +43,8 @@ haproxy.org/cookie-persistence: turnpool
 {{- define "turnpool.ingress.alb" -}}
 alb.ingress.kubernetes.io/target-type: ip
 alb.ingress.kubernetes.io/healthcheck-path: /readyz
-alb.ingress.kubernetes.io/load-balancer-attributes: {{ printf "idle_timeout.timeout_seconds=%d" (min 4000 (int .streamTimeoutSeconds)) }}
-{{- if .cookieAffinity }}
+alb.ingress.kubernetes.io/load-balancer-attributes: {{ printf "idle_timeout.timeout_seconds=%d" (min 4000 (int .values.streamTimeoutSeconds)) }}
+{{- if .values.cookieAffinity }}
 alb.ingress.kubernetes.io/target-group-attributes: stickiness.enabled=true,stickiness.type=lb_cookie
 {{- end }}
 {{- end }}

@@ -8,10 +8,14 @@
 {{ .kind }}_{{ .queue | replace "-" "_" }}
 {{- end }}
 
+{{/*
+Turns that wait behind one of their own session count nowhere: no more workers would make them start. The broker's list has
+one wake-up for each turn that is ready.
+*/}}
 {{/* KEDA asks Redis for the type of the key: LLEN of the broker's list, ZCARD of the store's sorted set of leases. */}}
 {{- define "turnpool.triggers.redis" -}}
 {{- $lists := list
-    (dict "kind" "queued" "which" (include "turnpool.redis.broker" .root) "key" .queue)
+    (dict "kind" "ready" "which" (include "turnpool.redis.broker" .root) "key" .queue)
     (dict "kind" "running" "which" "redis" "key" (printf "turnpool:{0}:leases:%s" .queue))
 -}}
 {{- range $list := $lists }}
@@ -31,7 +35,7 @@
 {{- end }}
 
 {{- define "turnpool.triggers.metrics-api" -}}
-{{- range $kind := list "queued" "running" }}
+{{- range $kind := list "ready" "running" }}
 - type: metrics-api
   name: {{ include "turnpool.triggerName" (dict "kind" $kind "queue" $.queue) }}
   metadata:
@@ -50,9 +54,9 @@
 {{/* Every API pod says the same, so max; a missing answer is a failure and not zero. */}}
 {{- define "turnpool.triggers.prometheus" -}}
 {{- $prometheus := .root.Values.keda.prometheus }}
-{{- $matchers := printf "queue=\"%s\"" .queue }}
-{{- with $prometheus.matchers }}{{ $matchers = printf "%s,%s" $matchers . }}{{ end }}
-{{- range $kind, $metric := dict "queued" "turnpool_queue_depth" "running" "turnpool_queue_running" }}
+{{- $matchers := default (printf "namespace=\"%s\"" .root.Release.Namespace) $prometheus.matchers }}
+{{- $matchers = printf "queue=\"%s\",%s" .queue $matchers }}
+{{- range $kind, $metric := dict "ready" "turnpool_queue_ready" "running" "turnpool_queue_running" }}
 - type: prometheus
   name: {{ include "turnpool.triggerName" (dict "kind" $kind "queue" $.queue) }}
   metadata:

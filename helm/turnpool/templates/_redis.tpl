@@ -41,7 +41,7 @@ redis://{{ include "turnpool.fullname" .root }}-redis:6379/0
 {{- $port := ternary "26379" "6379" (eq $scheme "sentinel") -}}
 {{- $hosts := list -}}
 {{- range splitList "," (last (splitList "@" $place)) -}}
-{{- $hosts = append $hosts (ternary . (printf "%s:%s" . $port) (contains ":" .)) -}}
+{{- $hosts = append $hosts (ternary (printf "%s:%s" . $port) . (regexMatch "^[^:]*$|\\]$" .)) -}}
 {{- end -}}
 {{- dict
     "scheme" $scheme
