@@ -9,8 +9,6 @@ from tests.chaos.faults import ON_REDIS, Kind
 from tests.chaos.pool import KILLED, STOPPED, TOLD_IN_HASTE
 from tests.chaos.reading import Mark, Reading
 
-# Seconds before and after a kill in which nothing else may have slowed the takeover.
-BEFORE, AFTER = 5.0, 6.0
 # Seconds that a turn which is ready waits at most: at times half of the pool restarts.
 LONGEST_WAIT = 10.0
 # Seconds that a worker can stand still without a loss: a lease less the time since its renewal.
@@ -28,8 +26,8 @@ def measure(readings: Mapping[str, Reading], book: Book) -> None:
         for kill in kills:
             if (seconds := _taken_over(reading.marks, kill)) is not None:
                 book.figure("seconds from kill to next event", seconds)
-                if not _disturbed(kill, book.intervals):
-                    book.figure("seconds from kill to next event, no other fault", seconds)
+                aside = _held_up(kill.start, kill.start + seconds, book)
+                book.figure("seconds from kill to next event, faults of Redis aside", aside)
         for mark in restarts(reading):
             book.seen[f"restarts: {mark.reason}"] += 1
         _explained(reading, book)
@@ -70,16 +68,6 @@ def _taken_over(marks: list[Mark], kill: Interval) -> float | None:
         if ran_it and mark.at <= kill.start < following.at:
             return following.at - kill.start
     return None
-
-
-def _disturbed(kill: Interval, intervals: list[Interval]) -> bool:
-    return any(
-        other is not kill
-        and other.kind in {*ON_REDIS, STOPPED, KILLED}
-        and other.start < kill.end + AFTER
-        and other.end > kill.start - BEFORE
-        for other in intervals
-    )
 
 
 def _explained(reading: Reading, book: Book) -> None:

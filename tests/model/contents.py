@@ -11,6 +11,7 @@ TURNS = ("s.1", "s.2")
 
 Read = dict[str, Any]
 
+# What has a time to live gets days of it: states are kept while others are explored.
 READ = """
 local found = {}
 for _, key in ipairs(names) do
@@ -20,7 +21,9 @@ for _, key in ipairs(names) do
   elseif kind == 'zset' then value = redis.call('ZRANGE', KEYS[1] .. key, 0, -1, 'WITHSCORES')
   elseif kind == 'stream' then value = redis.call('XRANGE', KEYS[1] .. key, '-', '+')
   elseif kind == 'string' then value = redis.call('GET', KEYS[1] .. key) end
-  if value then table.insert(found, {key, value, redis.call('TTL', KEYS[1] .. key)}) end
+  local life = redis.call('TTL', KEYS[1] .. key)
+  if life > 0 then redis.call('EXPIRE', KEYS[1] .. key, 1000000) end
+  if value then table.insert(found, {key, value, life}) end
 end
 return found
 """

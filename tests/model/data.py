@@ -13,8 +13,10 @@ from turnpool.nodes import Node, OneNode
 from turnpool.settings import Settings
 from turnpool.store import Store
 
-# A lease so long that none runs out by itself; few losses end a turn.
-SETTINGS = Settings(lease_seconds=60, max_attempts=2)
+# Few losses end a turn.
+SETTINGS = Settings(max_attempts=2)
+# Days: whatever ends in the model ends by a step, however long all of them take.
+LEASE_MS = 10**9
 
 Call = Callable[[Store], Awaitable[Any]]
 
@@ -114,7 +116,9 @@ class Data:
         nodes.prefixes = (keys.prefix(str(place)),)
         # Calls of one batch go out together.
         nodes.node = self._node
-        return Store(nodes, SETTINGS)
+        store = Store(nodes, SETTINGS)
+        store._lease_ms = LEASE_MS
+        return store
 
     async def _pipeline(self, script: str, prefixes: Iterable[tuple[str, ...]]) -> list[Any]:
         """Run one of the scripts above for each."""
