@@ -3,6 +3,6 @@
 What an agent's author needs is here: `Turn`, and the events an agent may yield besides text.
 """
 
-from turnpool.agent import Agent, Event, Message, ToolCall, ToolResult, Turn, Usage
+from turnpool.agent import Agent, Event, Message, StartOver, ToolCall, ToolResult, Turn, Usage, continues
 
-__all__ = ["Agent", "Event", "Message", "ToolCall", "ToolResult", "Turn", "Usage"]
+__all__ = ["Agent", "Event", "Message", "StartOver", "ToolCall", "ToolResult", "Turn", "Usage", "continues"]
