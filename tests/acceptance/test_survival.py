@@ -230,7 +230,8 @@ async def test_a_real_model_goes_on_in_mid_sentence(chatting: Pool) -> None:
             runs.signal(signal.SIGKILL)
             workers.clear()
     assert check_continued(frames, frames[-1].data["output"]) == 1
-    assert text_of(frames) == whole
+    # Its limit of tokens counts anew, so it may say more.
+    assert text_of(frames).startswith(whole)
     session = await (await request(api.port, "GET", "/v1/sessions/cut")).body()
     assert [message["role"] for message in session["messages"]] == ["user", "assistant"]
-    assert session["messages"][1]["content"] == whole
+    assert session["messages"][1]["content"] == text_of(frames)

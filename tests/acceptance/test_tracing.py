@@ -14,7 +14,7 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.anyio
 
 TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-CHUNKS = b'data: {"choices": [{"delta": {"content": "salt"}}]}\n\ndata: [DONE]\n\n'
+CHUNKS = b'data: {"choices": [{"delta": {"content": "salt"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
 
 
 class Endpoint:

@@ -233,4 +233,11 @@ class Client:
         if hang_up:
             answer.writer.transport.abort()
             raise ConnectionError
-        yield answer
+        taken = False
+        try:
+            yield answer
+            # A stream may be read on by whoever asked for it.
+            taken = answer.status == 200
+        finally:
+            if not taken:
+                answer.writer.transport.abort()
