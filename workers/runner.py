@@ -1,7 +1,6 @@
 """One attempt at a turn: run the agent, stream what it yields, settle."""
 
 import asyncio
-import functools
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -88,6 +87,8 @@ class Runner:
         self._log.output = claim.partial
         # Whether this try has shown the client anything.
         self._shown = False
+        # Events that the end of the attempt writes.
+        self._rest: list[Entry] = []
 
     def stop(self, why: Stop) -> None:
         """End the attempt, unless its agent has ended. The first reason counts, but lost is lost."""
@@ -240,16 +241,15 @@ class Runner:
 
     async def _close(self, end: Callable[[Held, list[Entry]], Awaitable[T]]) -> T:
         """End the attempt with its last events. Raises EventsLostError if some are gone for good."""
-        entries = await self._log.close()
+        self._rest += await self._log.close()
         while True:
-            attempt = functools.partial(end, self._log.held, entries)
             try:
-                return await self._insist(attempt)
+                return await self._insist(lambda: end(self._log.held, self._rest))
             except EventsLostError as error:
                 lost = self._log.missing_since(error.seq)
                 if lost is None:
                     raise
-                entries = [*lost, *entries]
+                self._rest[:0] = lost
 
     async def _confirmed(self, status: Status) -> bool:
         """Whether the turn is so, once that is safe; waits for it as long as it takes."""

@@ -110,6 +110,37 @@ async def test_a_turn_whose_events_are_gone_for_good_is_left_to_others(
     assert (await record(store, "s.1")).status is Status.IN_PROGRESS
 
 
+async def test_an_end_that_the_server_lost_is_written_again(
+    worker: Worker, store: Store, typist: Typist, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server took over that had neither the end nor the last words: it gets both, under the same ids."""
+    task = asyncio.create_task(runner.run())
+    await type_words(typist, worker, WORDS[:5])
+    turn, log = keys.turn(store.prefix, "s.1"), keys.log(store.prefix, "s.1")
+    line, messages = keys.line(store.prefix, "s"), keys.messages(store.prefix, "s")
+    before = {key: await store.redis.dump(key) for key in (turn, log, line)}
+    confirm, told = runner._store.confirm, []
+
+    async def lose(turn_id: str, attempt: int, status: Status) -> bool:
+        told.append(status)
+        if len(told) > 1:
+            return await confirm(turn_id, attempt, status)
+        for key, value in before.items():
+            await store.redis.restore(key, 60_000, value, replace=True)
+        await store.redis.delete(messages)
+        await lose_events(store, 2)
+        return False
+
+    monkeypatch.setattr(runner._store, "confirm", lose)
+    typist.keys.put_nowait(WORDS[5])
+    typist.keys.put_nowait("")
+    assert (await asyncio.wait_for(task, 5))[0] == "completed"
+    assert told == [Status.COMPLETED] * 2
+    assert await contents(store) == ["hello", "".join(WORDS[:6])]
+    assert "".join(await worker.texts()) == "".join(WORDS[:6])
+    assert [event["seq"] for event in await events(store, "s.1")] == list(range(1, 10))
+
+
 class Away(Store):
     """A store that can be away for events."""
 
