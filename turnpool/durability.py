@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ClusterDownError, RedisError, ResponseError
 
 from turnpool import keys
 from turnpool.cluster import open_nodes
@@ -49,7 +49,7 @@ class Confirmer:
         await self._nodes.find()
         node = self._nodes.node_of(prefix)
         if node is None:
-            raise NotDurableError("its node is away")
+            raise ClusterDownError("no node has the partition")
         answer: asyncio.Future[State] = asyncio.get_running_loop().create_future()
         self._waiting[node].append((prefix, turn_id, answer))
         if node not in self._rounds:
@@ -68,7 +68,7 @@ class Confirmer:
         reads = [("HMGET", keys.turn(prefix, turn_id), "attempt", "status") for prefix, turn_id, _ in waiting]
         try:
             marked, *states, safe = await node.many([mark, *reads, WAITS[self._durability]])
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the callers get it
             marked, states, safe = error, [], None
         failed = _why_not(marked, safe)
         if failed:

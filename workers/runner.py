@@ -260,6 +260,7 @@ class Runner:
                 )
             except NotDurableError as error:
                 log.warning("not_durable", turn=self.record.id, error=error.message)
+                await asyncio.sleep(AWAY_PAUSE)
 
     def _lost(self) -> tuple[str, tuple[str, ...]]:
         log.warning("lease_lost", turn=self.record.id, attempt=self.record.attempt)
