@@ -84,7 +84,8 @@ class Load:
             answer = await request(port, "GET", f"/v1/turns/{turn_id}/events")
             if answer.status == 200:
                 return [frame async for frame in answer.frames()]
-            assert answer.status == 503, await answer.body()
+            refusal = await answer.body()
+            assert answer.status == 503, refusal
             await asyncio.sleep(0.2)
 
 
