@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 
 class Frame(NamedTuple):
-    """An event, and when it came (`time.monotonic`)."""
+    """An event, and when it came (`time.monotonic`). `place`: its id as sent, `id` the number in it."""
 
     id: int
     event: str
     data: dict[str, Any]
     at: float
+    place: str = ""
 
 
 @dataclass
@@ -53,11 +54,14 @@ class Answer:
                 for part in chunk.decode().split("\n\n")[:-1]:
                     if part.startswith("id: "):
                         head, event, data = part.split("\n")
+                        place = head.removeprefix("id: ")
                         yield Frame(
-                            int(head.removeprefix("id: ")),
+                            # On a session's stream: the highest turn seen.
+                            int(place.partition(",")[0]),
                             event.removeprefix("event: "),
                             json.loads(data.removeprefix("data: ")),
                             time.monotonic(),
+                            place,
                         )
         finally:
             self.writer.close()

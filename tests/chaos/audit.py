@@ -70,6 +70,9 @@ class Audit:
         seen = self._known.readings.get(turn["id"])
         if seen and seen.status:
             self._expect(seen.digest == reading.digest, "stream and log differ", turn["id"])
+        watched = self._known.watched.get(turn["id"])
+        same = not watched or watched.digest == reading.digest
+        self._expect(same, "session stream and log differ", turn["id"])
         told = (turn["status"], turn["attempt"])
         logged = (reading.status, reading.marks[-1].attempt)
         self._expect(told == logged, "turn and log differ", f"{turn['id']}: {told}, {logged}")
@@ -90,7 +93,12 @@ class Audit:
             self._book.violation("turn that does not end", f"{turn['id']}: {turn['status']}")
             return
         self._book.seen[f"failed: {turn['error']['code']}"] += 1
-        wanted = turn["error"]["code"] == "provider_error" and "fail_at" in turn["params"]
+        code = turn["error"]["code"]
+        wanted = code == "provider_error" and "fail_at" in turn["params"]
+        if "deadline_seconds" in turn["metadata"]:
+            # Waiting, in the first case; it had begun to run in the other.
+            ran = any(mark.kind == STARTED for mark in self.readings[turn["id"]].marks)
+            wanted = code == ("deadline_exceeded" if ran else "expired")
         self._expect(wanted, "turn that failed", f"{turn['id']}: {turn['error']}")
 
     def _order(self, turns: list[Turn]) -> None:

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.acceptance.sse import Answer, request
+from tests.acceptance.sse import Answer
+from tests.acceptance.sse import request as send
 from tests.chaos.book import Book
 from tests.chaos.plans import Post, Style
 from tests.chaos.pool import Fleet
 from tests.chaos.reading import Reading
+from tests.conftest import wait_until
 
 # Seconds: until a request counts as unanswered, until a silent stream does (a ping comes after 15), and
 # between two tries.
@@ -29,13 +31,17 @@ BROKEN = (OSError, EOFError, IndexError, TimeoutError)
 
 @dataclass
 class Known:
-    """What the clients know of the turns: readings by turn id, ids by key, keys of which nothing is known."""
+    """What the clients know of the turns: readings by turn id, ids by key, keys of which nothing is known.
+
+    `watched`: readings on the stream of the session.
+    """
 
     readings: dict[str, Reading] = field(default_factory=dict)
     posted: dict[str, str] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
+    watched: dict[str, Reading] = field(default_factory=dict)
 
 
 class Client:
@@ -54,12 +60,16 @@ class Client:
             self._book.violation("turn that does not end", f"{post.key}: {where}, {post.style}")
 
     async def _turn(self, post: Post) -> None:
-        self._known.sessions.add(post.session)
+        if post.delete_after is None:
+            self._known.sessions.add(post.session)
         started = time.monotonic()
         turn_id, answer = await self._post(post)
         if turn_id is None:
             return
         self._book.seen["turns accepted"] += 1
+        if post.delete_after is not None:
+            await self._delete(post, turn_id, answer, post.delete_after)
+            return
         reading = Reading(turn_id, post.tokens, self._book)
         known = self._known.posted.setdefault(post.key, turn_id)
         self._book.expect(known == turn_id, "one post, two turns", f"{post.key}: {known}, {turn_id}")
@@ -79,7 +89,7 @@ class Client:
         path = f"/v1/sessions/{post.session}/turns"
         while True:
             try:
-                async with self._request("POST", path, post.body, headers, hang_up=lose) as answer:
+                async with self.request("POST", path, post.body, headers, hang_up=lose) as answer:
                     if answer.status == 200:
                         return answer.headers["location"].split("/")[3], answer
                     told = await answer.body()
@@ -116,7 +126,23 @@ class Client:
         self._known.cancelled.add(turn_id)
         status = 0
         while status not in (200, 202):
-            status, _ = await self._call("POST", f"/v1/turns/{turn_id}/cancel")
+            status, _ = await self.call("POST", f"/v1/turns/{turn_id}/cancel")
+
+    async def _delete(self, post: Post, turn_id: str, answer: Answer | None, after: float) -> None:
+        """Delete the session while its turn runs: soon nothing is left of it."""
+        if answer:
+            answer.writer.transport.abort()
+        await asyncio.sleep(after)
+        status = 0
+        while status not in (204, 404):
+            status, _ = await self.call("DELETE", f"/v1/sessions/{post.session}")
+        # A turn that runs is deleted once its worker knows; if that was killed, once another does.
+
+        async def gone() -> bool:
+            return (await self.call("GET", f"/v1/turns/{turn_id}"))[0] == 404
+
+        await wait_until(gone, LONGEST)
+        self._book.seen["sessions deleted with a turn"] += 1
 
     async def _see(self, post: Post, reading: Reading, answer: Answer | None) -> None:
         """Read the turn to its end in the client's own way."""
@@ -138,7 +164,7 @@ class Client:
         with suppress(*BROKEN):
             path = f"/v1/turns/{reading.turn_id}/events"
             limit = SIP if slow else ROOM
-            async with self._request("GET", path, None, headers, port=port, limit=limit) as answer:
+            async with self.request("GET", path, None, headers, port=port, limit=limit) as answer:
                 if answer.status == 200:
                     await self._read(answer, reading, most, slow=slow)
                 else:
@@ -179,7 +205,7 @@ class Client:
         """Wait for the end by REST, then read the log."""
         ended = False
         while not ended:
-            status, turn = await self._call("GET", f"/v1/turns/{reading.turn_id}?wait=10", seconds=15)
+            status, turn = await self.call("GET", f"/v1/turns/{reading.turn_id}?wait=10", seconds=15)
             ended = status == 200 and turn["status"] in ("completed", "failed", "cancelled")
         await self.read_log(reading)
 
@@ -191,17 +217,17 @@ class Client:
 
     async def get(self, path: str) -> Any:
         """The answer's body, once there is one."""
-        status, body = await self._call("GET", path)
+        status, body = await self.call("GET", path)
         while status in (0, 503):
-            status, body = await self._call("GET", path)
+            status, body = await self.call("GET", path)
         self._book.expect(status == 200, "unexpected answer", f"{path}: {status} {body}")
         return body
 
-    async def _call(self, method: str, path: str, *, seconds: float = ANSWER) -> tuple[int, Any]:
+    async def call(self, method: str, path: str, *, seconds: float = ANSWER) -> tuple[int, Any]:
         """Status and body; status 0 if there was no answer."""
         try:
             async with (
-                self._request(method, path, None, {}, seconds=seconds) as answer,
+                self.request(method, path, None, {}, seconds=seconds) as answer,
                 asyncio.timeout(seconds),
             ):
                 return answer.status, await answer.body()
@@ -211,7 +237,7 @@ class Client:
             return 0, None
 
     @asynccontextmanager
-    async def _request(
+    async def request(
         self,
         method: str,
         path: str,
@@ -229,7 +255,7 @@ class Client:
             await asyncio.sleep(PAUSE)
             raise ConnectionError
         async with asyncio.timeout(self._rng.uniform(0.001, 0.03) if hang_up else seconds):
-            answer = await request(port, method, path, body, headers, limit)
+            answer = await send(port, method, path, body, headers, limit)
         if hang_up:
             answer.writer.transport.abort()
             raise ConnectionError

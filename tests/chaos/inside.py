@@ -12,6 +12,7 @@ from turnpool.settings import DEFAULT_QUEUE
 # Seconds the pool gets to tidy up: a few leases, and some looks for superfluous wake-ups.
 TIDY = 30
 PREFIX = keys.prefix("0")
+OF_SESSIONS = ("session:", "messages:", "pending:", "turn:", "log:", "steps:", "sessions:")
 EMPTY = ("ready:", "tenants:", "queued:", "deadlines:", "leases:")
 
 
@@ -32,6 +33,14 @@ async def check(url: str, workers: set[int], book: Book) -> None:
             index = key.decode().removeprefix(PREFIX).startswith(keys.INDEXES)
             book.expect(index or await redis.ttl(key) > 0, "key without a time to live", key.decode())
             book.seen["keys in the end"] += 1
+
+
+async def check_deleted(url: str, book: Book) -> None:
+    """With all sessions deleted, nothing is left of what they and their turns had."""
+    redis: Any = Redis.from_url(url)
+    async with redis:
+        for key in [key for name in OF_SESSIONS for key in await _keys(redis, name)]:
+            book.violation("key of a deleted session", key)
 
 
 async def _left(redis: Any, workers: set[int]) -> list[str]:

@@ -28,7 +28,8 @@ class Style(StrEnum):
 class Post:
     """A turn to post. `key`: unique; it is the Idempotency-Key where `keyed`, and always in the metadata.
 
-    `lose_answer`: hang up before the first answer comes. `cancel_after`: seconds, None for never.
+    `lose_answer`: hang up before the first answer comes. `cancel_after`, `delete_after` (the whole
+    session): seconds, None for never.
     """
 
     session: str
@@ -41,6 +42,8 @@ class Post:
     fail_at: int | None = None
     lose_answer: bool = False
     cancel_after: float | None = None
+    delete_after: float | None = None
+    deadline: float | None = None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -48,19 +51,22 @@ class Post:
         params = {"tokens": self.tokens, "itl_ms": self.itl_ms, "ttft_ms": 10}
         if self.fail_at is not None:
             params["fail_at"] = self.fail_at
+        deadline = {} if self.deadline is None else {"deadline_seconds": self.deadline}
         return {
+            **deadline,
             "input": self.key,
             "agent": "simulated",
             "params": params,
             "on_busy": self.on_busy,
-            "metadata": {"key": self.key, "on_busy": self.on_busy},
+            "metadata": {"key": self.key, "on_busy": self.on_busy, **deadline},
         }
 
 
 @dataclass(frozen=True)
 class Move:
-    """Posts of a user at once, after some thinking; `gap`: seconds from one to the next."""
+    """Posts of a user to a session at once, after some thinking; `gap`: seconds from one to the next."""
 
+    session: str
     thinking: float
     posts: list[Post]
     gap: float
@@ -89,8 +95,8 @@ def _move(rng: random.Random, session: str, key: str) -> Move:
         return Post(**{**fields, **changes})
 
     gap = 0.05
-    kinds = ("one", "queue", "cancel", "interrupt", "reject", "lose", "fail")
-    match rng.choices(kinds, (6, 4, 3, 2, 2, 2, 1))[0]:
+    kinds = ("one", "queue", "cancel", "interrupt", "reject", "lose", "fail", "late", "delete")
+    match rng.choices(kinds, (6, 4, 3, 2, 2, 2, 1, 1, 1))[0]:
         case "queue":
             posts = [post(f"-{i}") for i in range(rng.randint(2, 4))]
         case "cancel":
@@ -106,6 +112,17 @@ def _move(rng: random.Random, session: str, key: str) -> Move:
             posts = [post(keyed=True, lose_answer=True)]
         case "fail":
             posts = [post(tokens=60, fail_at=rng.randint(0, 59))]
+        case "late":
+            # Those behind it are late before they start, at times.
+            late: dict[str, Any] = {"tokens": 150, "itl_ms": 20, "deadline": rng.uniform(0.5, 4)}
+            posts = [post(f"-{i}", **late) for i in range(rng.randint(1, 2))]
+        case "delete":
+            gone: dict[str, Any] = {
+                "session": f"{key}-gone",
+                "keyed": True,
+                "delete_after": rng.uniform(0, 1.5),
+            }
+            posts = [post(tokens=100, itl_ms=20, **gone)]
         case _:
             posts = [post()]
-    return Move(rng.uniform(0, THINKING), posts, gap)
+    return Move(session, rng.uniform(0, THINKING), posts, gap)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.chaos.plans import USERS, moves
 from tests.chaos.pool import Fleet
 from tests.chaos.report import summary
 from tests.chaos.valkey import Valkey
+from tests.chaos.watcher import Watcher
 
 # Seconds that turns under way get after a promise was broken.
 AFTERMATH = 5
@@ -39,6 +41,9 @@ async def run(seed: int, seconds: float) -> dict[str, Any]:
         times.measure(audit.readings, book)
         alive = {slot.process.pid for slot in fleet.workers if slot.process}
         await inside.check(valkey.url, alive, book)
+        for session in sorted(known.sessions):
+            await client.call("DELETE", f"/v1/sessions/{session}")
+        await inside.check_deleted(valkey.url, book)
         await fleet.close()
     found = summary(book, seed, seconds)
     if book.broken:
@@ -74,7 +79,7 @@ async def _load(fleet: Fleet, chaos: Chaos, seed: int, seconds: float, known: Kn
     users = []
     for number in range(USERS):
         client = Client(fleet, book, known, random.Random(f"client {seed} {number}"))  # noqa: S311 - pauses
-        users.append(asyncio.create_task(_user(client, seed, number, over)))
+        users.append(asyncio.create_task(_user(client, seed, number, over, known, book)))
     try:
         await chaos.run(schedule(seed, seconds), seconds)
         over.set()
@@ -88,12 +93,17 @@ async def _load(fleet: Fleet, chaos: Chaos, seed: int, seconds: float, known: Kn
             raise end
 
 
-async def _user(client: Client, seed: int, number: int, over: asyncio.Event) -> None:
-    for move in moves(seed, number):
-        if over.is_set():
-            return
-        await asyncio.sleep(move.thinking)
-        async with asyncio.TaskGroup() as group:
-            for post in move.posts:
-                group.create_task(client.turn(post))
-                await asyncio.sleep(move.gap)
+async def _user(
+    client: Client, seed: int, number: int, over: asyncio.Event, known: Known, book: Book
+) -> None:
+    """Sessions one after the other, each watched on its stream."""
+    for session, in_it in groupby(moves(seed, number), lambda move: move.session):
+        async with Watcher(session, client, known, book):
+            for move in in_it:
+                if over.is_set():
+                    return
+                await asyncio.sleep(move.thinking)
+                async with asyncio.TaskGroup() as group:
+                    for post in move.posts:
+                        group.create_task(client.turn(post))
+                        await asyncio.sleep(move.gap)
