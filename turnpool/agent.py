@@ -6,6 +6,7 @@ and events in between.
 
 import asyncio
 import inspect
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -65,10 +66,14 @@ Event = ToolCall | ToolResult | Usage | StartOver
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What was recorded of a turn's steps, and how to record more: `record(key, json)` gives what stands."""
+    """What was recorded of a turn's steps, and how to record more: `record(key, json)` gives what stands.
+
+    `locks`: of each step that this attempt has begun; the same one asked for twice at once runs once.
+    """
 
     record: Callable[[str, bytes], Awaitable[bytes]]
     recorded: dict[str, bytes] = field(default_factory=dict)
+    locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
 
 @dataclass(eq=False)
@@ -111,15 +116,16 @@ class Turn:
         `MAX_STEP_BYTES`, StepInterruptedError.
         """
         key = _step_key(name, args)
-        recorded = self.steps.recorded.get(key)
-        if recorded == UNDER_WAY:
-            raise StepInterruptedError(name)
-        if recorded is None:
-            if at_most_once:
-                self.steps.recorded[key] = await self.steps.record(key, UNDER_WAY)
-            result = _step_json(f"step {name!r}: its result", await _call(function, args))
-            recorded = self.steps.recorded[key] = await self.steps.record(key, result)
-        return orjson.loads(recorded)
+        async with self.steps.locks[key]:
+            recorded = self.steps.recorded.get(key)
+            if recorded == UNDER_WAY:
+                raise StepInterruptedError(name)
+            if recorded is None:
+                if at_most_once:
+                    self.steps.recorded[key] = await self.steps.record(key, UNDER_WAY)
+                result = _step_json(f"step {name!r}: its result", await _call(function, args))
+                recorded = self.steps.recorded[key] = await self.steps.record(key, result)
+            return orjson.loads(recorded)
 
 
 async def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

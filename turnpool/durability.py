@@ -1,13 +1,13 @@
 """Waits until what was written is safe: on the disk of its server (WAITAOF), or on a replica (WAIT).
 
 Both tell it of the writes of their own connection. So one connection writes a mark after all that is to
-be safe, and waits for that; who asks while it waits goes with the next mark. The turn is read in between,
-since the mark may have gone to another server than the turn: one that took over and never had it.
+be safe, and waits for that; who asks while it waits goes with the next mark. What is to be safe is read in
+between, since the mark may have gone to another server: one that took over and never had it.
 """
 
 import asyncio
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
 
@@ -18,15 +18,11 @@ from turnpool.logs import get_logger
 from turnpool.nodes import Node, Nodes
 from turnpool.redis import is_away
 from turnpool.settings import Durability, Settings
-from turnpool.states import Status
 
 log = get_logger(__name__)
 
 # How long one mark is waited for, and how long it lives, ms. Less than a connection waits for an answer.
 WAIT_MS, MARK_MS = 3000, 60_000
-
-State = tuple[int, Status] | None
-"""A turn's attempt and status, None if it is not there."""
 
 WAITS: dict[Durability, tuple[str | int, ...]] = {
     # On the server's own disk, on no replica's.
@@ -35,23 +31,31 @@ WAITS: dict[Durability, tuple[str | int, ...]] = {
 }
 
 
+class Waiter(NamedTuple):
+    """Who waits for something to be safe, and how that is read."""
+
+    prefix: str
+    read: tuple[str, ...]
+    answer: asyncio.Future[Any]
+
+
 class Confirmer:
     """Groups those who wait, one round at a time for each node. Belongs to one event loop."""
 
     def __init__(self, nodes: Nodes, durability: Durability) -> None:
         self._nodes = nodes
         self._durability = durability
-        self._waiting: dict[Node, list[tuple[str, str, asyncio.Future[State]]]] = defaultdict(list)
+        self._waiting: dict[Node, list[Waiter]] = defaultdict(list)
         self._rounds: dict[Node, asyncio.Task[None]] = {}
 
-    async def confirm(self, prefix: str, turn_id: str) -> State:
-        """The turn as it is, once it is safe. Raises NotDurableError, and what redis-py raises."""
+    async def confirm(self, prefix: str, *read: str) -> Any:
+        """What the command reads, once it is safe. Raises NotDurableError, and what redis-py raises."""
         await self._nodes.find()
         node = self._nodes.node_of(prefix)
         if node is None:
             raise ClusterDownError("no node has the partition")
-        answer: asyncio.Future[State] = asyncio.get_running_loop().create_future()
-        self._waiting[node].append((prefix, turn_id, answer))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[node].append(Waiter(prefix, read, answer))
         if node not in self._rounds:
             self._rounds[node] = asyncio.create_task(self._run(node), name="confirm")
         return await answer
@@ -63,23 +67,24 @@ class Confirmer:
         finally:
             del self._rounds[node]
 
-    async def _round(self, node: Node, waiting: list[tuple[str, str, asyncio.Future[State]]]) -> None:
-        mark = ("SET", keys.mark(waiting[0][0]), 1, "PX", MARK_MS)
-        reads = [("HMGET", keys.turn(prefix, turn_id), "attempt", "status") for prefix, turn_id, _ in waiting]
+    async def _round(self, node: Node, waiting: list[Waiter]) -> None:
+        mark = ("SET", keys.mark(waiting[0].prefix), 1, "PX", MARK_MS)
         try:
-            marked, *states, safe = await node.many([mark, *reads, WAITS[self._durability]])
+            marked, *found, safe = await node.many(
+                [mark, *(w.read for w in waiting), WAITS[self._durability]]
+            )
         except Exception as error:  # noqa: BLE001 - the callers get it
-            marked, states, safe = error, [], None
+            marked, found, safe = error, [], None
         failed = _why_not(marked, safe)
         if failed:
             self._nodes.suspect()
-        for (_, _, answer), state in zip(waiting, states or [failed] * len(waiting), strict=True):
+        for (_, _, answer), reply in zip(waiting, found or [failed] * len(waiting), strict=True):
             if answer.done():
                 continue  # its caller was cancelled
-            if failed or isinstance(state, Exception):
-                answer.set_exception(failed or state)
+            if failed or isinstance(reply, Exception):
+                answer.set_exception(failed or reply)
             else:
-                answer.set_result(_state(state))
+                answer.set_result(reply)
 
 
 def _why_not(marked: Any, safe: Any) -> Exception | None:
@@ -91,11 +96,6 @@ def _why_not(marked: Any, safe: Any) -> Exception | None:
             return reply
     count = safe[0] if isinstance(safe, list) else safe
     return None if count else NotDurableError(f"not confirmed within {WAIT_MS / 1000:g} s")
-
-
-def _state(values: list[bytes | None]) -> State:
-    attempt, status = values
-    return (int(attempt), Status(status.decode())) if attempt and status else None
 
 
 async def check(settings: Settings) -> None:

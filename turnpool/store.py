@@ -263,8 +263,18 @@ class Store(Reads):
         """
         if self.settings.durability is Durability.NONE:
             return True
-        found = await self._confirmer.confirm(self.prefix_of_turn(turn_id), turn_id)
-        return found is not None and attempt in (None, found[0]) and status in (None, found[1])
+        prefix = self.prefix_of_turn(turn_id)
+        read = ("HMGET", keys.turn(prefix, turn_id), "attempt", "status")
+        number, state = await self._confirmer.confirm(prefix, *read)
+        return number is not None and attempt in (None, int(number)) and status in (None, state.decode())
+
+    async def confirm_step(self, turn_id: str, name: str, recorded: bytes) -> bool:
+        """Whether this is recorded of a step and will be; waits as `confirm` does. Raises NotDurableError."""
+        if self.settings.durability is Durability.NONE:
+            return True
+        prefix = self.prefix_of_turn(turn_id)
+        found = await self._confirmer.confirm(prefix, "HGET", keys.steps(prefix, turn_id), name)
+        return bool(found == recorded)
 
     async def cancel(self, turn_id: str, tenant: str) -> Cancelled:
         """Cancel a turn. Raises TurnNotFoundError."""

@@ -253,11 +253,12 @@ class Runner:
 
     async def _confirmed(self, status: Status) -> bool:
         """Whether the turn is so, once that is safe; waits for it as long as it takes."""
+        return await self._safe(lambda: self._store.confirm(self.record.id, self.record.attempt, status))
+
+    async def _safe(self, confirm: Callable[[], Awaitable[bool]]) -> bool:
         while True:
             try:
-                return await self._insist(
-                    lambda: self._store.confirm(self.record.id, self.record.attempt, status)
-                )
+                return await self._insist(confirm)
             except NotDurableError as error:
                 log.warning("not_durable", turn=self.record.id, error=error.message)
                 await asyncio.sleep(AWAY_PAUSE)
@@ -284,7 +285,11 @@ class Runner:
         return Outcome(Status.FAILED, error, self._log.output, self._usage, error=(code, message))
 
     async def _record_step(self, name: str, result: bytes) -> bytes:
-        return await self._insist(lambda: self._store.record_step(self._log.held, name, result))
+        """What is recorded of the step, once that is safe: a server that takes over must not run it again."""
+        while True:
+            recorded = await self._insist(lambda: self._store.record_step(self._log.held, name, result))
+            if await self._safe(lambda: self._store.confirm_step(self.record.id, name, recorded)):  # noqa: B023 - awaited at once
+                return recorded
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call until Redis answers: each of these calls may be repeated."""

@@ -130,6 +130,19 @@ async def test_a_server_that_took_over_without_the_turn_confirms_nothing(
         assert await replica.client.exists("turnpool:{0}:mark") == 1
 
 
+async def test_a_step_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: MakeTurn) -> None:
+    """What is recorded of it, and nothing else."""
+    async with (
+        servers(tmp_path, "--appendonly", "yes") as (server,),
+        store_on(server, Durability.AOF) as store,
+    ):
+        await store.submit(new_turn())
+        await store.record_step(await take(store), "charge", b"1")
+        assert await store.confirm_step("s.1", "charge", b"1")
+        assert not await store.confirm_step("s.1", "charge", b"")
+        assert not await store.confirm_step("s.1", "other", b"1")
+
+
 async def test_without_a_promise_nothing_is_waited_for(tmp_path: Path) -> None:
     """Not even asked."""
     async with servers(tmp_path) as (server,), store_on(server, Durability.NONE) as store:

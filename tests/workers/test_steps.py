@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import record
 from tests.workers.conftest import Worker
+from turnpool import keys
 from turnpool.agent import MAX_STEP_BYTES, Agent, Event, Turn
 from turnpool.errors import TransientProviderError
 from turnpool.store import Store
@@ -176,3 +177,44 @@ async def test_what_cannot_be_recorded_fails_the_turn(
     assert await worker.run(agent) == "failed"
     code, message = await error_of(store)
     assert (code, message[: len(says)]) == ("agent_error", says)
+
+
+async def test_a_step_asked_for_twice_at_once_runs_once(worker: Worker, store: Store) -> None:
+    """Who asks while it runs gets its result too, also if it may run at most once."""
+    ran: list[str] = []
+
+    async def charge() -> str:
+        ran.append("charge")
+        await asyncio.sleep(0)
+        return "charged"
+
+    async def agent(turn: Turn) -> Answer:
+        steps = (turn.step("charge", charge, at_most_once=True) for _ in range(3))
+        yield " ".join(await asyncio.gather(*steps))
+
+    assert await worker.run(agent) == "completed"
+    assert ran == ["charge"]
+    assert (await record(store, "s.1")).output == "charged charged charged"
+
+
+async def test_a_step_that_the_server_lost_is_recorded_again(
+    worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server took over that had not heard of it; the step is not run again by anybody."""
+    steps, confirm = keys.steps(store.prefix, "s.1"), store.confirm_step
+    told: list[bytes] = []
+
+    async def lose(turn_id: str, name: str, recorded: bytes) -> bool:
+        if not told:
+            await store.redis.delete(steps)
+        told.append(recorded)
+        # Read in any case, as with TURNPOOL_DURABILITY=replica.
+        return await store.redis.hget(steps, name) == recorded and await confirm(turn_id, name, recorded)
+
+    async def agent(turn: Turn) -> Answer:
+        yield await turn.step("look up", lambda: "found")
+
+    monkeypatch.setattr(store, "confirm_step", lose)
+    assert await worker.run(agent) == "completed"
+    assert told == [b'"found"'] * 2
+    assert list((await store.redis.hgetall(steps)).values()) == [b'"found"']
