@@ -12,6 +12,7 @@ from api.context import Context
 from api.middleware import RequestMiddleware
 from api.problems import add_handlers
 from api.relay import Relay
+from api.tasks import end
 from api.upkeep import expire_turns, top_up
 from turnpool.metrics import watch
 from turnpool.redis import connect
@@ -52,9 +53,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end(tasks)
+        await relay.end()
         await wakeups.close()
         await store.close()
 

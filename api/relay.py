@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from api import metrics
 from api.reader import AWAY_PAUSE, Channel, Channels, Reader, tell_away
 from api.subscription import Subscription
+from api.tasks import end
 from turnpool import keys
 from turnpool.nodes import Node
 from turnpool.store import Store
@@ -62,30 +63,30 @@ class Relay:
                 stream.close()
 
     async def run(self) -> None:
-        """Read from every node until cancelled."""
-        try:
-            while True:
-                self._changed.clear()
-                try:
-                    await self._store.nodes.find()
-                except Exception as error:  # noqa: BLE001 - told, and tried again
-                    tell_away(error)
-                    await asyncio.sleep(AWAY_PAUSE)
-                else:
-                    self._follow()
-                    await self._changed.wait()
-        finally:
-            tasks = [task for _, task in self._readers.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        """See to it that every node is read from, until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                await self._store.nodes.find()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                tell_away(error)
+                await asyncio.sleep(AWAY_PAUSE)
+            else:
+                await self._follow()
+                await self._changed.wait()
 
-    def _follow(self) -> None:
+    async def end(self) -> None:
+        """Read no more, once `run` has ended."""
+        await end(task for _, task in self._readers.values())
+
+    async def _follow(self) -> None:
         """A reader for each node that has partitions; each channel to the reader of its node."""
         nodes = self._store.nodes
         there = {node for prefix in nodes.prefixes if (node := nodes.node_of(prefix))}
-        for node in self._readers.keys() - there:
-            self._readers.pop(node)[1].cancel()
+        gone = [node for node in self._readers if node not in there]
+        await end(self._readers[node][1] for node in gone)
+        for node in gone:
+            del self._readers[node]
         for node in there - self._readers.keys():
             reader = Reader(node, nodes, self._channels)
             self._readers[node] = (reader, asyncio.create_task(reader.run(), name="relay-reader"))
