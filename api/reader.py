@@ -19,6 +19,8 @@ log = get_logger(__name__)
 
 # Seconds between tries to connect while Redis is away.
 AWAY_PAUSE = 0.2
+# Seconds in which a server has to answer a ping. Tokens wait so long when it vanishes.
+SILENCE = 5.0
 # Keeps a connection open while no session is listened to.
 OWN_CHANNEL = "turnpool:relay"
 
@@ -45,6 +47,8 @@ class Reader:
         self._nodes = nodes
         self._channels = channels
         self._pubsub: Any = None
+        # Whether anything came since the last ping.
+        self._heard = False
         self._orders: list[tuple[str, bool]] = []
         self._sending: asyncio.Task[None] | None = None
         # Orders to leave a channel that are not confirmed yet.
@@ -63,6 +67,7 @@ class Reader:
     async def _read(self) -> None:
         async with self._node.redis.pubsub() as pubsub:
             await pubsub.subscribe(OWN_CHANNEL)
+            watching = asyncio.create_task(self._watch(pubsub.connection), name="relay-watch")
             try:
                 await self._subscribe_again(pubsub)
                 # A connection that a sender found broken is given up: redis-py would connect again by itself
@@ -73,6 +78,18 @@ class Reader:
                         self._handle(message)
             finally:
                 self._pubsub = None
+                watching.cancel()
+
+    async def _watch(self, connection: Any) -> None:
+        """Give up a connection whose server is silent: it may have vanished without a word."""
+        while connection.is_connected:
+            self._heard = False
+            with contextlib.suppress(Exception):  # the reader notices that the connection is gone
+                await connection.send_command("PING")
+            await asyncio.sleep(SILENCE)
+            if not self._heard:
+                log.warning("relay_silent", seconds=SILENCE)
+                await connection.disconnect(nowait=True)
 
     async def _subscribe_again(self, pubsub: Any) -> None:
         """On a new connection: all channels anew. What was missed meanwhile is in the logs."""
@@ -92,6 +109,9 @@ class Reader:
         await self._send(pubsub, [name for name, channel in own.items() if channel.streams], subscribe=True)
 
     def _handle(self, message: dict[str, Any]) -> None:
+        self._heard = True
+        if message["type"] == "pong":
+            return
         name = message["channel"].decode()
         channel = self._channels.get(name)
         own = channel if channel and channel.reader is self else None

@@ -256,17 +256,26 @@ class Store(Reads):
         ended, woken = _columns(await self._everywhere("expire", queue, *self._kept), 2)
         return _flatten(ended), _flatten(woken)
 
-    async def confirm(self, turn_id: str, attempt: int | None = None, status: Status | None = None) -> bool:
-        """Whether the turn is there (at this attempt, in this state) and will be, whatever server dies.
+    async def confirm(
+        self,
+        turn_id: str,
+        attempt: int | None = None,
+        status: Status | None = None,
+        worker: str | None = None,
+    ) -> bool:
+        """Whether the turn is there (at this attempt, in this state, of this worker), whatever server dies.
 
         Waits for that as TURNPOOL_DURABILITY asks; with `none` it is always so. Raises NotDurableError.
         """
         if self.settings.durability is Durability.NONE:
             return True
         prefix = self.prefix_of_turn(turn_id)
-        read = ("HMGET", keys.turn(prefix, turn_id), "attempt", "status")
-        number, state = await self._confirmer.confirm(prefix, *read)
-        return number is not None and attempt in (None, int(number)) and status in (None, state.decode())
+        read = ("HMGET", keys.turn(prefix, turn_id), "attempt", "status", "worker")
+        number, state, runs_it = await self._confirmer.confirm(prefix, *read)
+        if number is None:
+            return False
+        there = attempt in (None, int(number)) and status in (None, state.decode())
+        return there and (worker is None or runs_it == worker.encode())
 
     async def confirm_step(self, turn_id: str, name: str, recorded: bytes) -> bool:
         """Whether this is recorded of a step and will be; waits as `confirm` does. Raises NotDurableError."""

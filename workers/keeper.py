@@ -32,6 +32,9 @@ CONNECTIONS = 4
 
 Held = list[tuple[str, int]]
 
+# Turns that one call of reap.lua takes at most; then there may be more.
+REAPED_AT_ONCE = 100
+
 
 class Keeper:
     """The thread that renews, reaps, expires and tops up.
@@ -103,13 +106,21 @@ class Keeper:
 
     async def _look(self, store: Store, wakeups: WakeUps) -> None:
         for queue in self._settings.queue_names:
-            reaped = await store.reap(queue)
-            for turn_id in reaped.requeued:
-                log.warning("takeover", turn=turn_id, queue=queue)
-            metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
+            while await self._reap(store, wakeups, queue) >= REAPED_AT_ONCE:
+                pass
             ended, woken = await store.expire(queue)
-            wakeups.publish((*reaped.woken, *woken))
-            await count_failures(store, queue, (*reaped.ended, *ended))
+            wakeups.publish(woken)
+            await count_failures(store, queue, ended)
+
+    async def _reap(self, store: Store, wakeups: WakeUps, queue: str) -> int:
+        """Take lost turns from their workers; gives how many."""
+        reaped = await store.reap(queue)
+        for turn_id in reaped.requeued:
+            log.warning("takeover", turn=turn_id, queue=queue)
+        metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
+        wakeups.publish(reaped.woken)
+        await count_failures(store, queue, reaped.ended)
+        return len(reaped.requeued) + len(reaped.ended)
 
 
 async def _every(seconds: float, duty: Callable[[], Awaitable[None]], ending: asyncio.Event) -> None:

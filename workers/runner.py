@@ -235,7 +235,8 @@ class Runner:
                 # If a server took over that had not heard of it, the turn is still this worker's to settle.
                 settled = await self._confirmed(outcome.status)
         except (LeaseLostError, EventsLostError):
-            return self._lost()
+            # Also a turn whose session was deleted before its end was confirmed.
+            return self._lost()[0], woken
         self.outcome = outcome
         return outcome.status, woken
 
@@ -253,7 +254,10 @@ class Runner:
 
     async def _confirmed(self, status: Status) -> bool:
         """Whether the turn is so, once that is safe; waits for it as long as it takes."""
-        return await self._safe(lambda: self._store.confirm(self.record.id, self.record.attempt, status))
+        turn = self.record
+        # A server that never heard of this claim gives the same number to another worker.
+        worker = turn.worker if status is Status.IN_PROGRESS else None
+        return await self._safe(lambda: self._store.confirm(turn.id, turn.attempt, status, worker))
 
     async def _safe(self, confirm: Callable[[], Awaitable[bool]]) -> bool:
         while True:

@@ -17,6 +17,7 @@ from tests.api.proxy import proxying
 from tests.api.sse import seqs, stream
 from tests.api.test_relay import read, talk
 from tests.api.worker import Run, claim
+from tests.chaos.link import Link
 from tests.conftest import wait_until
 from turnpool import keys
 from turnpool.settings import Settings
@@ -109,6 +110,35 @@ async def test_an_end_that_falls_into_a_lost_connection_is_told_at_once(serve: S
                     await wait_until(partial(connected_anew, store, old))
                 await run.complete()
                 assert seqs(await asyncio.wait_for(events.rest(), 5)) == [3]
+
+
+async def test_a_server_that_vanishes_without_a_word_is_given_up(
+    serve: Serve, settings: Settings, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it told gets nowhere, and no end of the connection is closed: streams go on by another."""
+    monkeypatch.setattr(reader, "SILENCE", 0.3)
+    with ValkeyServer(port=closed_port):
+        link = Link(closed_port)
+        await link.open()
+        store = Store.connect(settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{closed_port}/0"}))
+        async with client_of(serve(redis_url=link.url)) as client:
+            await post(client)
+            run = await claim(store)
+            async with stream(client, "/v1/turns/s.1/events") as events:
+                await events.take(2)
+                link.delay = 3600
+                await run.say("lost")
+
+                async def on_its_way() -> bool:
+                    return link.waiting > 0
+
+                await wait_until(on_its_way)
+                link.delay = 0
+                assert seqs([await asyncio.wait_for(events.next(), 8)]) == [3]
+                await run.complete()
+                assert seqs(await asyncio.wait_for(events.rest(), 5)) == [4]
+        await store.close()
+        await link.close()
 
 
 async def listeners(store: Store) -> set[str]:

@@ -5,12 +5,16 @@ from contextlib import suppress
 
 
 class Link:
-    """A TCP proxy. `delay`: seconds each piece waits, either way; `refuses`: new connections are closed."""
+    """A TCP proxy. `delay`: seconds each piece waits, either way; `refuses`: new connections are closed.
+
+    `waiting`: pieces that wait now.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self.delay = 0.0
         self.refuses = False
+        self.waiting = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
@@ -66,6 +70,8 @@ class Link:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 if self.delay:
+                    self.waiting += 1
                     await asyncio.sleep(self.delay)
+                    self.waiting -= 1
                 writer.write(data)
                 await writer.drain()

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.conftest import wait_until
 from tests.failover.servers import Server, free_ports
-from tests.turnpool.scripts.kit import MakeTurn, completed, take
+from tests.turnpool.scripts.kit import MakeTurn, completed, record, take
 from turnpool import durability
 from turnpool.durability import check
 from turnpool.errors import NotDurableError, SettingsError
@@ -78,11 +78,13 @@ async def test_a_turn_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: 
             held = await take(store)
             assert await store.confirm("s.1", 1, Status.IN_PROGRESS)
             assert not await store.confirm("s.1", 2, Status.IN_PROGRESS)
+            assert await store.confirm("s.1", 1, Status.IN_PROGRESS, (await record(store, "s.1")).worker)
+            assert not await store.confirm("s.1", 1, Status.IN_PROGRESS, "another")
             await store.settle(held, [], completed())
             assert await store.confirm("s.1", 1, Status.COMPLETED)
             assert not await store.confirm("s.1", 1, Status.IN_PROGRESS)
             assert not await store.confirm("other.1")
-            assert await calls(server, "waitaof") == 6
+            assert await calls(server, "waitaof") == 8
 
 
 async def test_many_turns_wait_together(tmp_path: Path, new_turn: MakeTurn) -> None:

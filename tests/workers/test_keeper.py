@@ -17,10 +17,12 @@ from tests.turnpool.scripts.kit import (
     worker_info,
 )
 from turnpool import keys
+from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held as StoreHeld
 from turnpool.store import Store
+from turnpool.wakeups import WakeUps
 from workers.keeper import Held, Keeper
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -194,3 +196,17 @@ async def test_it_ends_whatever_it_is_doing(settings: Settings, store: Store, to
         await asyncio.sleep(n % 10 * 0.004)
         await asyncio.wait_for(asyncio.to_thread(keeper.close), 10)
     assert await store.workers() == []
+
+
+async def test_all_turns_of_a_dead_worker_are_taken_at_one_look(
+    settings: Settings, store: Store, told: Told, new_turn: MakeTurn
+) -> None:
+    """However many they are: a second look would be half a second later."""
+    for n in range(205):
+        await store.submit(new_turn(f"s{n}"))
+        await take(store)
+        await end_lease(store, f"s{n}.1")
+    wakeups = WakeUps(connect(settings.broker))
+    await Keeper(settings, lambda: (worker_info("w1"), told.held), told.on_stop)._look(store, wakeups)
+    assert await store.redis.zcard(keys.queued(store.prefix, "turns")) == 205
+    await wakeups.close()

@@ -12,11 +12,12 @@ local seen = redis.call('HMGET', key_pulse(), 'at', 'grace')
 local grace = tonumber(seen[2] or 0)
 if seen[1] and now - seen[1] > lease / 2 then grace = now + lease end
 redis.call('HSET', key_pulse(), 'at', now, 'grace', grace)
-redis.call('EXPIRE', key_pulse(), 3600)
+-- A day and more: no turn lives longer, so none that Redis may have been away for.
+redis.call('EXPIRE', key_pulse(), 90000)
 
 local requeued, ended, woken = {}, {}, {}
 if now < grace then return {requeued, ended, woken} end
--- A hundred at a time keeps the script short; the next look takes the rest.
+-- A hundred at a time keeps the script short; the worker calls again for the rest.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_leases(a.queue), '-inf', now, 'LIMIT', 0, 100)) do
   local turn = load_turn(id)
   if not turn or turn.status ~= 'in_progress' then
