@@ -107,6 +107,22 @@ def _check_host(parts: SplitResult) -> None:
         raise ValueError(msg)
 
 
+def _honest(kind: type[Any]) -> type[Any]:
+    """The kind of connection, which raises redis-py's own error when it is closed while it sends.
+
+    uvloop raises RuntimeError where asyncio's own transports stay silent, and redis-py passes that on.
+    """
+
+    class Honest(kind):  # type: ignore[misc]
+        async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+            try:
+                await super().send_packed_command(*args, **kwargs)
+            except RuntimeError as error:
+                raise RedisConnectionError(f"The connection was closed: {error}") from error
+
+    return Honest
+
+
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the primary that the Sentinels name; more callers wait for a free one."""
 
@@ -131,7 +147,9 @@ def connect(
     pooled = options | {"max_connections": connections, "timeout": ANSWER_TIMEOUT}
     parts = urlsplit(url)
     if parts.scheme != "sentinel":
-        return Redis.from_pool(BlockingConnectionPool.from_url(url, **pooled))
+        pool = BlockingConnectionPool.from_url(url, **pooled)
+        pool.connection_class = _honest(pool.connection_class)
+        return Redis.from_pool(pool)
     asked = options | _sentinel_login(parts)
     asked |= {"socket_connect_timeout": SENTINEL_TIMEOUT, "socket_timeout": SENTINEL_TIMEOUT}
     # redis-py has no types here.
@@ -146,6 +164,7 @@ def connect(
         password=unquote(parts.password) if parts.password else None,
         **pooled,
     )
+    master.connection_pool.connection_class = _honest(master.connection_pool.connection_class)
     return master
 
 

