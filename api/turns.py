@@ -64,7 +64,8 @@ async def _submit(
     if not submitted.replayed:
         metrics.SUBMITTED.labels(agent.queue).inc()
     context.wakeups.publish(submitted.woken)
-    if not await context.store.confirm(submitted.turn_id):
+    made = {} if submitted.accepted_at is None else {"created_at": submitted.accepted_at}
+    if not await context.store.confirm(submitted.turn_id, **made):
         raise NotDurableError("a server that took over does not have it")
     return submitted
 

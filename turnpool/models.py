@@ -42,11 +42,13 @@ class NewTurn:
 class Submitted:
     """The turn that a post made, or that an earlier post with the same key had made (`replayed`).
 
-    `woken`: the queues that have a ready turn more, one wake-up each.
+    `woken`: the queues that have a ready turn more, one wake-up each. `accepted_at`: ms, of a turn
+    that this very post made.
     """
 
     turn_id: str
     replayed: bool
+    accepted_at: int | None = None
     woken: tuple[str, ...] = ()
 
 
@@ -112,10 +114,11 @@ class Claim:
 
     `remaining_seconds`: until its deadline, by the server's clock. `restart`: why an attempt before
     this one ended, None for the first. `partial`: the text of them that stands. `traceparent`: the
-    trace of the request that posted the turn.
+    trace of the request that posted the turn. `name`: of this claim alone, whatever a server forgets.
     """
 
     turn: TurnRecord
+    name: str
     messages: list[Message]
     steps: dict[str, bytes]
     remaining_seconds: float

@@ -4,12 +4,15 @@ Every method raises what redis-py raises when Redis is away (`turnpool.redis.is_
 what is done in all partitions is done in those that answer, and raises if none does.
 """
 
+import asyncio
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 import orjson
+from redis.exceptions import RedisError
 
 from turnpool import keys, scripts
 from turnpool.backlog import Backlog, where_to_claim
@@ -39,6 +42,8 @@ log = get_logger(__name__)
 
 # Times a claim that others were faster than looks for more.
 LOOKS = 3
+# Seconds between tries of a claim whose answer was lost: several within the lease that it may have got.
+CLAIM_PAUSE = 0.2
 
 
 class Held(NamedTuple):
@@ -117,7 +122,7 @@ class Store(Reads):
         )
         match reply[0]:
             case b"accepted":
-                return Submitted(reply[1].decode(), replayed=False, woken=_names(reply[3:]))
+                return Submitted(reply[1].decode(), False, int(reply[2]), _names(reply[3:]))
             case b"replayed":
                 return Submitted(reply[1].decode(), replayed=True)
             case b"session_busy":
@@ -135,7 +140,8 @@ class Store(Reads):
     ) -> tuple[Claim | None, tuple[str, ...]]:
         """Take the best ready turn of the queue, or None; and the queues to wake.
 
-        `continuing`: the agents that go on from the text of an earlier attempt.
+        `continuing`: the agents that go on from the text of an earlier attempt. When an answer is lost
+        it asks until there is one: the claim may have been carried out, and nobody else would run the turn.
         """
         woken: tuple[str, ...] = ()
         for _ in range(LOOKS):
@@ -152,14 +158,26 @@ class Store(Reads):
     async def _claim(
         self, prefix: str, queue: str, worker_id: str, continuing: Sequence[str]
     ) -> tuple[Claim | None, tuple[str, ...]]:
-        fields, messages, steps, woken = await self._run(
-            "claim", prefix, queue, worker_id, self._lease_ms, *self._kept, *continuing
-        )
+        name = secrets.token_hex(8)
+        arguments = (self._lease_ms, *self._kept, *continuing)
+        again = 0
+        while True:
+            try:
+                reply = await self._run("claim", prefix, queue, worker_id, name, again, *arguments)
+                break
+            except (RedisError, OSError) as error:
+                if not is_away(error):
+                    raise
+                log.warning("claim_unheard", queue=queue, error=str(error))
+                again = 1
+                await asyncio.sleep(CLAIM_PAUSE)
+        fields, messages, steps, woken = reply
         if not fields:
             return None, _names(woken)
         values = _pairs(fields)
         claim = Claim(
             turn=TurnRecord.from_hash(values),
+            name=name,
             messages=[orjson.loads(message) for message in messages],
             steps={name.decode(): value for name, value in _pairs(steps).items()},
             remaining_seconds=float(values[b"remaining"]) / 1000,
@@ -256,26 +274,17 @@ class Store(Reads):
         ended, woken = _columns(await self._everywhere("expire", queue, *self._kept), 2)
         return _flatten(ended), _flatten(woken)
 
-    async def confirm(
-        self,
-        turn_id: str,
-        attempt: int | None = None,
-        status: Status | None = None,
-        worker: str | None = None,
-    ) -> bool:
-        """Whether the turn is there (at this attempt, in this state, of this worker), whatever server dies.
+    async def confirm(self, turn_id: str, **fields: str | int) -> bool:
+        """Whether the turn is there and these fields of its hash are so, whatever server dies.
 
         Waits for that as TURNPOOL_DURABILITY asks; with `none` it is always so. Raises NotDurableError.
         """
         if self.settings.durability is Durability.NONE:
             return True
         prefix = self.prefix_of_turn(turn_id)
-        read = ("HMGET", keys.turn(prefix, turn_id), "attempt", "status", "worker")
-        number, state, runs_it = await self._confirmer.confirm(prefix, *read)
-        if number is None:
-            return False
-        there = attempt in (None, int(number)) and status in (None, state.decode())
-        return there and (worker is None or runs_it == worker.encode())
+        read = ("HMGET", keys.turn(prefix, turn_id), "id", *fields)
+        found = await self._confirmer.confirm(prefix, *read)
+        return bool(found == [str(value).encode() for value in (turn_id, *fields.values())])
 
     async def confirm_step(self, turn_id: str, name: str, recorded: bytes) -> bool:
         """Whether this is recorded of a step and will be; waits as `confirm` does. Raises NotDurableError."""

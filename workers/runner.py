@@ -65,6 +65,7 @@ class Runner:
         self._retries = retries
         self._remaining = claim.remaining_seconds
         self._age = claim.age_seconds
+        self._claim = claim.name
         self._claimed = time.monotonic()
         self.outcome: Outcome | None = None
         self._usage: dict[str, int] | None = None
@@ -117,8 +118,8 @@ class Runner:
 
     async def _answer(self) -> None:
         """Run the agent; again, with back-off, as long as its provider's errors may pass."""
-        if not await self._confirmed(Status.IN_PROGRESS):
-            # A server took over that never heard of this claim: another worker may get the same number.
+        if not await self._confirmed(claim=self._claim):
+            # A server took over that never heard of this claim: another may get the same attempt.
             self.stop(Stop.LOST)
             return
         failures = 0
@@ -233,7 +234,7 @@ class Runner:
             while not settled:
                 woken += await self._close(lambda held, entries: self._store.settle(held, entries, outcome))
                 # If a server took over that had not heard of it, the turn is still this worker's to settle.
-                settled = await self._confirmed(outcome.status)
+                settled = await self._confirmed(claim=self._claim, status=outcome.status)
         except (LeaseLostError, EventsLostError):
             # Also a turn whose session was deleted before its end was confirmed.
             return self._lost()[0], woken
@@ -252,12 +253,9 @@ class Runner:
                     raise
                 self._rest[:0] = lost
 
-    async def _confirmed(self, status: Status) -> bool:
+    async def _confirmed(self, **fields: str) -> bool:
         """Whether the turn is so, once that is safe; waits for it as long as it takes."""
-        turn = self.record
-        # A server that never heard of this claim gives the same number to another worker.
-        worker = turn.worker if status is Status.IN_PROGRESS else None
-        return await self._safe(lambda: self._store.confirm(turn.id, turn.attempt, status, worker))
+        return await self._safe(lambda: self._store.confirm(self.record.id, **fields))
 
     async def _safe(self, confirm: Callable[[], Awaitable[bool]]) -> bool:
         while True:

@@ -86,8 +86,9 @@ class WorkerService:
         runner = Runner(claim, agent, self._store, self._writer, self._settings.provider_retries)
         started = time.monotonic()
         # A turn that was taken from this very worker may come back to it while its old runner ends.
-        key = f"{turn.id}/{turn.attempt}"
-        self._running[key] = runner
+        if lost := self._running.get(turn.id):
+            lost.stop(Stop.LOST)
+        self._running[turn.id] = runner
         metrics.RUNNING.inc()
         if claim.restart:
             metrics.RESTARTS.labels(turn.queue, claim.restart).inc()
@@ -102,7 +103,8 @@ class WorkerService:
                 result, woken = await runner.run()
                 span.set_attribute("turnpool.result", result)
         finally:
-            del self._running[key]
+            if self._running.get(turn.id) is runner:
+                del self._running[turn.id]
             metrics.RUNNING.dec()
         _measure(claim, result, runner.outcome, time.monotonic() - started)
         self._wakeups.publish(woken)

@@ -18,7 +18,7 @@ from turnpool.durability import check
 from turnpool.errors import NotDurableError, SettingsError
 from turnpool.settings import Durability, Settings
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -68,23 +68,24 @@ async def calls(server: Server, command: str) -> int:
 
 
 async def test_a_turn_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: MakeTurn) -> None:
-    """At its attempt and in its state; what is not there is not confirmed."""
+    """Of its claim and in its state; what is not there is not confirmed."""
     async with servers(tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as (server,):
         await check(settings(server, Durability.AOF))
         async with store_on(server, Durability.AOF) as store:
             submitted = await store.submit(new_turn())
-            assert await store.confirm(submitted.turn_id)
+            accepted = submitted.accepted_at or 0
+            assert await store.confirm("s.1", created_at=accepted)
+            assert not await store.confirm("s.1", created_at=accepted + 1)
             assert int((await server.client.info("persistence"))["aof_pending_bio_fsync"]) == 0
-            held = await take(store)
-            assert await store.confirm("s.1", 1, Status.IN_PROGRESS)
-            assert not await store.confirm("s.1", 2, Status.IN_PROGRESS)
-            assert await store.confirm("s.1", 1, Status.IN_PROGRESS, (await record(store, "s.1")).worker)
-            assert not await store.confirm("s.1", 1, Status.IN_PROGRESS, "another")
-            await store.settle(held, [], completed())
-            assert await store.confirm("s.1", 1, Status.COMPLETED)
-            assert not await store.confirm("s.1", 1, Status.IN_PROGRESS)
+            claim, _ = await store.claim("turns", "w1")
+            assert claim
+            assert await store.confirm("s.1", claim=claim.name, status=Status.IN_PROGRESS)
+            assert not await store.confirm("s.1", claim="another")
+            await store.settle(Held("s.1", claim.turn.attempt, claim.turn.seq), [], completed())
+            assert await store.confirm("s.1", claim=claim.name, status=Status.COMPLETED)
+            assert not await store.confirm("s.1", claim=claim.name, status=Status.IN_PROGRESS)
             assert not await store.confirm("other.1")
-            assert await calls(server, "waitaof") == 8
+            assert await calls(server, "waitaof") == 7
 
 
 async def test_many_turns_wait_together(tmp_path: Path, new_turn: MakeTurn) -> None:
@@ -148,7 +149,7 @@ async def test_a_step_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: 
 async def test_without_a_promise_nothing_is_waited_for(tmp_path: Path) -> None:
     """Not even asked."""
     async with servers(tmp_path) as (server,), store_on(server, Durability.NONE) as store:
-        assert await store.confirm("s.1", 1, Status.COMPLETED)
+        assert await store.confirm("s.1", status=Status.COMPLETED)
         assert await calls(server, "wait") == await calls(server, "set") == 0
 
 

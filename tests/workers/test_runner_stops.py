@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -10,7 +11,7 @@ from tests.turnpool.scripts.kit import MakeTurn, contents, events, lose, record,
 from tests.workers.conftest import Worker
 from turnpool.agent import Agent, Event, Turn
 from turnpool.events import Entry
-from turnpool.models import Claim, Outcome
+from turnpool.models import Outcome
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
@@ -256,5 +257,5 @@ async def test_a_claim_with_little_time_left_gets_just_that(worker: Worker, stor
     await store.submit(worker.new_turn(deadline_seconds=60))
     claim, _ = await store.claim("turns", "w1")
     assert claim is not None
-    short = Claim(claim.turn, claim.messages, claim.steps, remaining_seconds=0.05)
+    short = replace(claim, remaining_seconds=0.05)
     assert (await Runner(short, endless, store, worker.writer, 0).run())[0] == "failed"

@@ -1,12 +1,21 @@
 -- Take the best ready turn of a queue: of the tenant with the least service so far (weighted), by priority then age.
 -- KEYS[1] prefix of the partition.
--- ARGV: queue, worker id, lease in ms, session_ttl, log_ttl in seconds, then the agents that go on from a partial answer.
+-- ARGV: queue, worker id, claim (a random name), again (1 if an earlier call of this name may have been carried out, else 0),
+--   lease in ms, session_ttl, log_ttl in seconds, then the agents that go on from a partial answer.
 -- Returns {turn as field, value, … with remaining, ms until its deadline, and partial, the text that stands; messages (JSON) …; steps as name, result, …; queues woken …}, turn empty if there is none.
 
-local a = arguments({'queue', 'worker', 'lease', 'session_ttl', 'log_ttl'})
+local a = arguments({'queue', 'worker', 'claim', 'again', 'lease', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local service = key_service(a.queue)
 local woken = {}
+
+-- The turn that this very claim has taken before, if its answer was lost.
+local function taken_before()
+  for _, id in ipairs(redis.call('ZRANGE', key_leases(a.queue), 0, -1)) do
+    if redis.call('HGET', key_turn(id), 'claim') == a.claim then return load_turn(id) end
+  end
+  return nil
+end
 
 -- The next turn in line, or nil; its tenant is charged.
 local function next_ready()
@@ -16,6 +25,10 @@ local function next_ready()
   local id = redis.call('ZRANGE', key_ready(a.queue, tenant), 0, 0)[1]
   if id then unready(a.queue, tenant, id) else redis.call('ZREM', key_tenants(a.queue), tenant) end
   local turn = id and load_turn(id)
+  if id and not turn then
+    local queue = forget(id)
+    if queue ~= '' then table.insert(woken, queue) end
+  end
   if not turn then return next_ready() end
   local finish_tag = start + 1 / tonumber(turn.weight)
   redis.call('HSET', service, 'v', start, 't:' .. tenant, finish_tag)
@@ -24,10 +37,24 @@ local function next_ready()
   return turn
 end
 
-local turn = next_ready()
+-- Give the turn to the worker, as a new attempt.
+local function take(turn)
+  turn.attempt = turn.attempt + 1
+  turn.status, turn.worker, turn.claim, turn.started_at = 'in_progress', a.worker, a.claim, turn.started_at or now
+  redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker,
+    'claim', a.claim, 'started_at', turn.started_at)
+  leave_line(turn)
+  if turn.restart then
+    emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":' .. characters(turn.partial))
+  end
+  emit(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
+end
+
+local taken = a.again == '1' and taken_before()
+local turn = taken or next_ready()
 local failed = 0
 -- A hundred at most, so that one call stays short; the keeper's look takes the rest.
-while turn and tonumber(turn.deadline_at) <= now do
+while turn and not taken and tonumber(turn.deadline_at) <= now do
   failed = failed + 1
   local queue = fail(turn, turn.attempt == '0' and 'expired' or 'deadline_exceeded',
     'The deadline passed while the turn waited.', kept)
@@ -36,20 +63,12 @@ while turn and tonumber(turn.deadline_at) <= now do
 end
 if not turn then return {{}, {}, {}, woken} end
 
-turn.attempt = turn.attempt + 1
-turn.status, turn.worker, turn.started_at = 'in_progress', a.worker, turn.started_at or now
-redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker,
-  'started_at', turn.started_at)
-leave_line(turn)
-redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
-if turn.restart then
-  turn.partial = ''
-  for _, agent in ipairs(a.rest) do
-    if agent == turn.agent then turn.partial = streamed(turn) end
-  end
-  emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":' .. characters(turn.partial))
+turn.partial = ''
+for _, agent in ipairs(a.rest) do
+  if turn.restart and agent == turn.agent then turn.partial = streamed(turn) end
 end
-emit(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
+if not taken then take(turn) end
+redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
 
 turn.remaining = turn.deadline_at - now
 local fields = {}

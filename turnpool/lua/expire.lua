@@ -10,6 +10,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_deadlines(a.queue), '-inf', 
   local turn = load_turn(id)
   if not turn or turn.status ~= 'queued' then
     leave_line({id = id, queue = a.queue})
+    local queue = turn and '' or forget(id)
+    if queue ~= '' then table.insert(woken, queue) end
   else
     local queue = fail(turn, turn.attempt == '0' and 'expired' or 'deadline_exceeded',
       'The deadline passed while the turn waited.', kept)

@@ -157,6 +157,14 @@ local function promote(session_id)
   return turn.queue
 end
 
+-- What an index names is gone: it waited so long that it is forgotten. Those behind it in its session go on.
+-- Returns as promote.
+local function forget(id)
+  local session_id = id:match('^(.*)%.')
+  if redis.call('HGET', key_line(session_id), 'head') ~= id then return '' end
+  return promote(session_id)
+end
+
 -- Messages (JSON objects) to the end of the session, each with the turn's id as its first member.
 local function add_messages(turn, messages)
   local id = '{"turn_id":"' .. turn.id .. '",'

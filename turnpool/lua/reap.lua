@@ -11,6 +11,8 @@ local lease = tonumber(a.lease)
 local seen = redis.call('HMGET', key_pulse(), 'at', 'grace')
 local grace = tonumber(seen[2] or 0)
 if seen[1] and now - seen[1] > lease / 2 then grace = now + lease end
+-- Longer than that only if the clock has jumped back.
+grace = math.min(grace, now + lease)
 redis.call('HSET', key_pulse(), 'at', now, 'grace', grace)
 -- A day and more: no turn lives longer, so none that Redis may have been away for.
 redis.call('EXPIRE', key_pulse(), 90000)
@@ -22,6 +24,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_leases(a.queue), '-inf', now
   local turn = load_turn(id)
   if not turn or turn.status ~= 'in_progress' then
     redis.call('ZREM', key_leases(a.queue), id)
+    local queue = turn and '' or forget(id)
+    if queue ~= '' then table.insert(woken, queue) end
   else
     local losses = redis.call('HINCRBY', key_turn(id), 'losses', 1)
     local queue = a.queue

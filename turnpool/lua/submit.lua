@@ -29,8 +29,7 @@ end
 local reply = {'accepted', '', now}
 local head = redis.call('HGET', line, 'head')
 if head and redis.call('EXISTS', key_turn(head)) == 0 then
-  -- It waited so long for a worker that it is forgotten; those behind it go on.
-  local queue = promote(a.session_id)
+  local queue = forget(head)
   if queue ~= '' then table.insert(reply, queue) end
   head = redis.call('HGET', line, 'head')
 end

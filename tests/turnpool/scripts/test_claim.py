@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.turnpool.scripts.kit import (
     HELLO,
@@ -111,6 +113,47 @@ async def test_a_turn_whose_hash_is_gone_is_passed_over(store: Store, new_turn: 
     await store.submit(new_turn("b"))
     await store.redis.delete(keys.turn(store.prefix, "a.1"))
     assert (await take(store)).turn_id == "b.1"
+
+
+async def test_a_session_whose_running_turn_is_forgotten_goes_on(store: Store, new_turn: MakeTurn) -> None:
+    """Nobody came for hours; who comes at last wakes a worker for the turn behind it."""
+    await store.submit(new_turn())
+    await store.submit(new_turn())
+    await store.redis.delete(keys.turn(store.prefix, "s.1"))
+    claim, woken = await store.claim("turns", "w1")
+    assert claim is not None
+    assert (claim.turn.id, woken) == ("s.2", ("turns",))
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_claim_whose_answer_is_lost_is_made_again(
+    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch, *, carried_out: bool
+) -> None:
+    """The worker gets the turn that it had been given; no attempt is counted twice, no event comes twice."""
+    for session in ("a", "b"):
+        await store.submit(new_turn(session))
+    await take(store)
+    await lose(store, await say(store, await take(store), "one "))
+    execute, calls = store.nodes.execute, 0
+
+    async def lossy(prefix: str, *command: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if carried_out or calls > 1:
+            reply = await execute(prefix, *command)
+        if calls == 1:
+            raise RedisConnectionError("the answer was lost")
+        return reply
+
+    monkeypatch.setattr(store.nodes, "execute", lossy)
+    claim, _ = await store.claim("turns", "w1", ["simulated"])
+    assert claim is not None
+    assert calls == 2
+    assert (claim.turn.id, claim.turn.attempt, claim.partial, claim.turn.seq) == ("b.1", 2, "one ", 5)
+    assert await kinds(store, "b.1") == [
+        "turn.queued", "turn.in_progress", "turn.output_text.delta", "turn.restarted", "turn.in_progress",
+    ]  # fmt: skip
+    assert (await store.claim("turns", "w1"))[0] is None
 
 
 async def test_racing_workers_take_each_turn_once(settings: Settings, new_turn: MakeTurn) -> None:

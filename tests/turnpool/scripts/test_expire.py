@@ -59,10 +59,12 @@ async def test_a_turn_that_lost_its_worker_fails_with_deadline_exceeded(
 
 
 async def test_a_turn_that_is_forgotten_leaves_the_line(store: Store, new_turn: MakeTurn) -> None:
-    """A turn whose hash has expired is not counted as waiting for ever."""
+    """A turn whose hash has expired is not counted as waiting for ever, and who is behind it goes on."""
+    await store.submit(new_turn())
     await store.submit(new_turn())
     await store.redis.delete(keys.turn(store.prefix, "s.1"))
     await store.redis.zadd(keys.deadlines(store.prefix, "turns"), {"s.1": 1})
-    assert await store.expire("turns") == ((), ())
-    assert (await store.queue_state("turns")).queued == 0
-    assert await store.redis.zcard(keys.deadlines(store.prefix, "turns")) == 0
+    assert await store.expire("turns") == ((), ("turns",))
+    assert (await store.queue_state("turns")).queued == 1
+    assert await store.redis.zrange(keys.deadlines(store.prefix, "turns"), 0, -1) == [b"s.2"]
+    assert (await take(store)).turn_id == "s.2"

@@ -137,6 +137,21 @@ async def test_without_a_silence_there_is_no_grace(store: Store, new_turn: MakeT
     assert (await store.reap("turns")).requeued == ("s.1",)
 
 
+async def test_a_clock_that_jumped_back_delays_it_by_a_lease_at_most(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """A grace that was given by the old time would keep dead workers' turns for an hour."""
+    await store.submit(new_turn())
+    await end_lease(store, (await take(store)).turn_id)
+    await store.redis.hset(keys.pulse(store.prefix), "grace", await server_ms(store) + 3_600_000)
+    assert await store.reap("turns") == NOTHING
+
+    async def is_reaped() -> bool:
+        return (await store.reap("turns")).requeued == ("s.1",)
+
+    await wait_until(is_reaped)
+
+
 async def test_many_dead_turns_are_taken_a_hundred_at_a_time(
     settings: Settings, store: Store, new_turn: MakeTurn
 ) -> None:
@@ -153,9 +168,11 @@ async def test_many_dead_turns_are_taken_a_hundred_at_a_time(
 
 
 async def test_a_lease_without_its_turn_is_dropped(store: Store, new_turn: MakeTurn) -> None:
-    """An index entry of a turn that is gone goes too."""
+    """An index entry of a turn that is gone goes too, and who is behind it in its session goes on."""
+    await store.submit(new_turn())
     await store.submit(new_turn())
     held = await take(store)
     await store.redis.delete(keys.turn(store.prefix, "s.1"))
-    assert await lose(store, held) == NOTHING
+    assert await lose(store, held) == Reaped((), (), ("turns",))
     assert (await store.queue_state("turns")).running == 0
+    assert (await take(store)).turn_id == "s.2"
