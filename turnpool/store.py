@@ -36,7 +36,6 @@ from turnpool.nodes import Nodes
 from turnpool.reads import Reads
 from turnpool.redis import CONNECTIONS, is_away
 from turnpool.settings import Durability, Settings
-from turnpool.states import Status
 
 log = get_logger(__name__)
 
@@ -122,7 +121,8 @@ class Store(Reads):
         )
         match reply[0]:
             case b"accepted":
-                return Submitted(reply[1].decode(), False, int(reply[2]), _names(reply[3:]))
+                woken = _names(reply[3:])
+                return Submitted(reply[1].decode(), replayed=False, accepted_at=int(reply[2]), woken=woken)
             case b"replayed":
                 return Submitted(reply[1].decode(), replayed=True)
             case b"session_busy":
@@ -159,7 +159,7 @@ class Store(Reads):
         self, prefix: str, queue: str, worker_id: str, continuing: Sequence[str]
     ) -> tuple[Claim | None, tuple[str, ...]]:
         name = secrets.token_hex(8)
-        arguments = (self._lease_ms, *self._kept, *continuing)
+        arguments: tuple[scripts.Argument, ...] = (self._lease_ms, *self._kept, *continuing)
         again = 0
         while True:
             try:
@@ -190,15 +190,11 @@ class Store(Reads):
     async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
         """Add events to running turns, one round trip for each node.
 
-        For each turn: whether the attempt holds, or why that is not known, or EventsLostError. Raises if
-        it is known of none.
+        For each turn: whether the attempt holds, or why that is not known, or EventsLostError.
         May be called again with the same batches when the answer was lost; events come once.
         """
         calls = [(self.prefix_of_turn(held.turn_id), (*held, *_flat(entries))) for held, entries in batches]
         replies = await scripts.run_many(self.nodes, "append", calls)
-        errors = [reply for reply in replies if isinstance(reply, Exception)]
-        if errors and len(errors) == len(replies):
-            raise errors[0]
         return [
             reply if isinstance(reply, Exception) else _written(held.turn_id, reply)
             for (held, _), reply in zip(batches, replies, strict=True)

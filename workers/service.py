@@ -25,6 +25,10 @@ from workers.writer import Writer
 
 log = get_logger(__name__)
 
+# Seconds to hand back what did not fit in the grace time. Redis may be away; other workers then take the
+# turns when their leases run out.
+HAND_BACK_SECONDS = 7.0
+
 
 class WorkerService:
     """Serves wake-ups for the pool (`workers.pool.Service`)."""
@@ -36,7 +40,7 @@ class WorkerService:
         self._running: dict[str, Runner] = {}
         self._draining = False
         # Wake-ups under way: a claim that is on its way may bring a turn.
-        self._serving = 0
+        self._serving: set[asyncio.Task[Any]] = set()
         self._handing_back = False
         self._keeper = Keeper(settings, self._state, self._stop_soon)
 
@@ -59,11 +63,15 @@ class WorkerService:
         if self._draining:
             self._wakeups.publish([queue])
             return "draining"
-        self._serving += 1
+        task = asyncio.current_task()
+        assert task  # noqa: S101 - a coroutine runs in one
+        self._serving.add(task)
         try:
             return await self._serve(queue)
+        except asyncio.CancelledError:
+            return "given up"
         finally:
-            self._serving -= 1
+            self._serving.discard(task)
             if not self._serving:
                 self._idle.set()
 
@@ -130,14 +138,19 @@ class WorkerService:
             self._drain_until = time.monotonic() + self._settings.drain_seconds
 
     async def drain(self) -> None:
-        """Let running turns end within the grace time, hand back the rest, close."""
+        """Let running turns end within the grace time, hand back the rest, close.
+
+        `hurry` ends the grace time, a second time the handing back.
+        """
         self.begin_drain()
         log.info("draining", running=len(self._running), seconds=self._settings.drain_seconds)
         await self._wait_idle(self._drain_until - time.monotonic())
         self._handing_back = True
+        self._hurry.clear()
         for runner in list(self._running.values()):
             runner.stop(Stop.DRAINED)
-        await self._wait_idle(None)
+        await self._wait_idle(HAND_BACK_SECONDS)
+        await self._give_up()
         self._writing.cancel()
         self._watching.cancel()
         await asyncio.to_thread(self._keeper.close)
@@ -145,8 +158,17 @@ class WorkerService:
         await self._store.close()
         log.info("drained")
 
+    async def _give_up(self) -> None:
+        """What could not be handed back is left to the workers that find its lease run out."""
+        if not self._serving:
+            return
+        log.error("drain_gave_up", turns=list(self._running), wakeups=len(self._serving))
+        for task in self._serving:
+            task.cancel()
+        await asyncio.wait(self._serving)
+
     def hurry(self) -> None:
-        """End the grace time now. Called from any thread."""
+        """Wait no longer. Called from any thread."""
         self._loop.call_soon_threadsafe(self._hurry.set)
 
     def info(self) -> dict[str, Any]:
@@ -157,14 +179,12 @@ class WorkerService:
             "draining": self._draining,
         }
 
-    async def _wait_idle(self, seconds: float | None) -> None:
+    async def _wait_idle(self, seconds: float) -> None:
         """Until no turn runs or comes, the time is up, or there is no more time (`hurry`)."""
-        if not self._serving or (seconds is not None and seconds <= 0):
+        if not self._serving or seconds <= 0:
             return
         self._idle.clear()
-        waits = {asyncio.ensure_future(self._idle.wait())}
-        if seconds is not None:
-            waits.add(asyncio.ensure_future(self._hurry.wait()))
+        waits = {asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)}
         _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in pending:
             wait.cancel()

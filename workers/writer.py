@@ -60,16 +60,15 @@ class Writer:
         next_flush = time.monotonic()
         while True:
             await self._wait(next_flush)
-            if time.monotonic() >= next_flush:
+            started = time.monotonic()
+            if everything := started >= next_flush:
                 self._urgent.update(self._due)
                 self._due.clear()
-                started = time.monotonic()
-                await self._flush()
+            away = await self._flush()
+            if everything or away:
                 took = time.monotonic() - started
                 self._interval = min(max(self._shortest, FLUSH_SHARE * took), LONGEST_INTERVAL)
-                next_flush = started + self._interval
-            else:
-                await self._flush()
+                next_flush = started + took + AWAY_PAUSE if away else started + self._interval
 
     async def _wait(self, next_flush: float) -> None:
         """Until something is urgent, or due and it is time."""
@@ -83,41 +82,38 @@ class Writer:
             except TimeoutError:
                 return
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Write what is urgent; whether Redis, or a node of it, was away: then that comes again."""
         turns = list(self._urgent)
         self._urgent.clear()
+        away = False
         for start in range(0, len(turns), PIPELINE_CALLS):
             part = [turn for turn in turns[start : start + PIPELINE_CALLS] if not turn.closed]
             batches = [turn.begin() for turn in part]
-            try:
-                replies = await self._write(batches)
-            except Exception:
-                # Never heard of. The turns stop here, and are taken over when their leases run out.
-                log.exception("append_failed", turns=len(batches))
-                replies = [False] * len(batches)
+            replies = await self._write(batches)
             for turn, (_, entries), reply in zip(part, batches, replies, strict=True):
                 if isinstance(reply, EventsLostError):
                     turn.rewind(reply.seq, entries)
                 elif isinstance(reply, Exception) and is_away(reply):
+                    away = True
                     turn.put_back(entries)
                 else:
                     turn.end(entries, holds=reply is True)
+        return away
 
     async def _write(self, batches: list[tuple[Held, list[Entry]]]) -> list[bool | Exception]:
-        """Write; again as long as Redis is away. If only a part of it is, its errors come back."""
-        while True:
-            try:
-                replies = await self._store.append(batches)
-            except Exception as error:
-                if not is_away(error):
-                    # These turns are taken up again by a later attempt; the others go on.
-                    log.exception("events_refused", events=len(batches))
-                    return [False] * len(batches)
-                log.warning("redis_away", events=len(batches), error=str(error))
-                await asyncio.sleep(AWAY_PAUSE)
+        """Write: for each turn whether its attempt holds, or why that is not known."""
+        try:
+            replies = await self._store.append(batches)
+        except Exception as failure:  # noqa: BLE001 - the same for all; told below
+            replies = [failure] * len(batches)
+        errors = {str(reply): reply for reply in replies if isinstance(reply, Exception)}
+        for error in errors.values():
+            if isinstance(error, EventsLostError):
+                continue  # told by the turn
+            if is_away(error):
+                log.warning("redis_away", turns=len(batches), error=str(error))
             else:
-                for reply in replies:
-                    if isinstance(reply, Exception) and not isinstance(reply, EventsLostError):
-                        event = "redis_away" if is_away(reply) else "events_refused"
-                        log.warning(event, error=str(reply))
-                return replies
+                # These turns are taken up again by a later attempt; the others go on.
+                log.error("events_refused", turns=len(batches), exc_info=error)
+        return replies

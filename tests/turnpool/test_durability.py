@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.conftest import wait_until
 from tests.failover.servers import Server, free_ports
-from tests.turnpool.scripts.kit import MakeTurn, completed, record, take
+from tests.turnpool.scripts.kit import MakeTurn, completed, take
 from turnpool import durability
 from turnpool.durability import check
 from turnpool.errors import NotDurableError, SettingsError

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, contents, kinds, record
@@ -12,6 +13,7 @@ from turnpool.agent import Event, Turn
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Store
+from workers import service
 from workers.service import WorkerService
 
 pytestmark = pytest.mark.anyio
@@ -201,6 +203,37 @@ async def test_a_second_signal_ends_the_grace_time(
     worker.hurry()
     await asyncio.wait_for(draining, 5)
     assert await serving == "s.1 handed back"
+
+
+@pytest.mark.parametrize("hurried", [True, False])
+async def test_a_drain_ends_though_redis_is_away(
+    store: Store,
+    start: StartWorker,
+    new_turn: MakeTurn,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    hurried: bool,
+) -> None:
+    """What cannot be handed back is left to others after some seconds, or at once at a second signal."""
+    monkeypatch.setattr(service, "HAND_BACK_SECONDS", 600 if hurried else 0.2)
+    worker = await start()
+    await store.submit(new_turn(agent="slow"))
+    serving = asyncio.create_task(worker.serve("turns"))
+    await streams(store)
+    tried = asyncio.Event()
+
+    async def away(*_: object) -> None:
+        tried.set()
+        raise RedisConnectionError("gone")
+
+    monkeypatch.setattr(worker._store, "hand_back", away)
+    draining = asyncio.create_task(worker.drain())
+    await asyncio.wait_for(tried.wait(), 5)
+    if hurried:
+        worker.hurry()
+    await asyncio.wait_for(draining, 5)
+    assert await serving == "given up"
+    assert (await record(store, "s.1")).status is Status.IN_PROGRESS
 
 
 async def test_a_draining_worker_takes_nothing(store: Store, start: StartWorker, new_turn: MakeTurn) -> None:

@@ -9,6 +9,7 @@ from tests.turnpool.scripts.kit import MakeTurn, completed, events, kinds, lose,
 from turnpool import keys
 from turnpool.agent import ToolCall, ToolResult
 from turnpool.events import data_of, delta, restarted, seq_of, tool
+from turnpool.redis import is_away
 from turnpool.settings import Settings
 from turnpool.store import Held, Store
 
@@ -93,6 +94,14 @@ async def test_in_one_call_each_turn_is_fenced_by_itself(store: Store, new_turn:
     await lose(store, helds[1])
     assert await store.append([(held, [delta("x")]) for held in helds]) == [True, False, True]
     assert [len(await store.frames(f"{s}.1", 0)) for s in "abc"] == [3, 2, 3]
+
+
+async def test_while_the_server_is_away_each_turn_is_told(settings: Settings) -> None:
+    """On a cluster it may be the server of these turns alone: the others have to go on."""
+    away = Store.connect(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+    replies = await away.append([(Held(f"{session}.1", 1, 2), [delta("x")]) for session in "ab"])
+    assert [isinstance(reply, Exception) and is_away(reply) for reply in replies] == [True, True]
+    await away.close()
 
 
 async def test_an_unknown_turn_is_refused(store: Store) -> None:
