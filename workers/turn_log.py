@@ -131,7 +131,8 @@ class TurnLog:
     def _keep(self, entries: list[Entry]) -> None:
         self._kept.extend(entries)
         self._kept_size += sum(map(_size, entries))
-        while self._kept_size > KEPT:
+        # The last flush, whatever its size: a server that dies is most likely to lose just that.
+        while self._kept_size > KEPT and len(self._kept) > len(entries):
             self._kept_size -= _size(self._kept.popleft())
 
     def _seal(self) -> None:

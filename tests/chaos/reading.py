@@ -21,8 +21,6 @@ class Mark(NamedTuple):
     at: float
     worker: str = ""
     reason: str = ""
-    spoken: bool = False
-    """Whether this attempt had streamed before."""
 
 
 class Reading:
@@ -43,7 +41,6 @@ class Reading:
         self._known = tokens is not None
         self._book = book
         self._attempt = 0
-        self._spoken = False
         self._wrong = False
         self._digest = hashlib.sha256()
 
@@ -66,15 +63,13 @@ class Reading:
         self._follow(kind, data, place)
 
     def _follow(self, kind: str, data: dict[str, Any], place: str) -> None:
-        worker, reason, spoken = data.get("worker", ""), data.get("reason", ""), self._spoken
-        if data["attempt"] != self._attempt:
-            self._attempt, self._spoken = data["attempt"], False
+        self._attempt = data["attempt"]
         if kind == DELTA:
             self.text += data["text"]
-            self._spoken = True
             self._check_text(place)
             return
-        self.marks.append(Mark(kind, self._attempt, data["created_at"], worker, reason, spoken))
+        worker, reason = data.get("worker", ""), data.get("reason", "")
+        self.marks.append(Mark(kind, self._attempt, data["created_at"], worker, reason))
         if kind == "turn.restarted":
             self._expect(0 <= data["keep"] <= len(self.text), "keep beyond the text", f"{place}: {data}")
             self.text = self.text[: data["keep"]]

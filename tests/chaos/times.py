@@ -14,7 +14,7 @@ LONGEST_WAIT = 10.0
 # Seconds that a worker can stand still without a loss: a lease less the time since its renewal.
 PAUSE = 2.0
 # What may have befallen the worker of a turn that is restarted, by the reason that is told.
-CAUSES = {"worker_lost": {KILLED, STOPPED}, "drained": {TOLD_IN_HASTE}}
+CAUSES = {"worker_lost": {KILLED, STOPPED, TOLD_IN_HASTE}, "drained": {TOLD_IN_HASTE}}
 
 
 def measure(readings: Mapping[str, Reading], book: Book) -> None:
@@ -71,10 +71,7 @@ def _taken_over(marks: list[Mark], kill: Interval) -> float | None:
 
 
 def _explained(reading: Reading, book: Book) -> None:
-    """A turn is restarted only for what befell its worker.
-
-    One that has streamed nothing may be lost otherwise: its claim was carried out, and the answer lost.
-    """
+    """A turn is restarted only for what befell its worker."""
     worker = ""
     for mark in reading.marks:
         if mark.kind == STARTED:
@@ -85,8 +82,7 @@ def _explained(reading: Reading, book: Book) -> None:
         detail = f"{reading.turn_id} attempt {mark.attempt}, {mark.reason}, from {worker}"
         book.expect(not rolled, "restart in a rolling restart", detail)
         struck = {i.kind for i in book.intervals if _befell(i, worker, mark)}
-        unheard = mark.reason == "worker_lost" and not mark.spoken
-        book.expect(unheard or struck & CAUSES[mark.reason], "restart of a healthy turn", detail)
+        book.expect(struck & CAUSES[mark.reason], "restart of a healthy turn", detail)
 
 
 def _befell(interval: Interval, worker: str, mark: Mark) -> bool:

@@ -98,6 +98,20 @@ async def type_words_after_loss(typist: Typist, worker: Worker, word: str) -> No
     await worker.streamed("".join(WORDS[:6]))
 
 
+async def test_a_last_event_of_any_size_is_written_again(
+    worker: Worker, store: Store, typist: Typist, runner: Runner
+) -> None:
+    """What was written last is what a server that dies loses."""
+    task = asyncio.create_task(runner.run())
+    words = ["a", "x" * (2 * KEPT)]
+    await type_words(typist, worker, words)
+    await lose_events(store, 1)
+    typist.keys.put_nowait("b")
+    await worker.streamed("".join(words) + "b")
+    typist.keys.put_nowait("")
+    assert (await task)[0] == "completed"
+
+
 async def test_a_turn_whose_events_are_gone_for_good_is_left_to_others(
     worker: Worker, store: Store, typist: Typist, runner: Runner
 ) -> None:
