@@ -68,12 +68,16 @@ Event = ToolCall | ToolResult | Usage | StartOver
 class Steps:
     """What was recorded of a turn's steps, and how to record more: `record(key, json)` gives what stands.
 
-    `locks`: of each step that this attempt has begun; the same one asked for twice at once runs once.
+    With None instead of JSON it only looks. `locks`: of each step that this attempt has begun; the same
+    one asked for twice at once runs once. `raised`: by steps that may run at most once. `tasks`: those
+    that run steps now.
     """
 
-    record: Callable[[str, bytes], Awaitable[bytes]]
+    record: Callable[[str, bytes | None], Awaitable[bytes]]
     recorded: dict[str, bytes] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    raised: dict[str, BaseException] = field(default_factory=dict)
+    tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -110,39 +114,63 @@ class Turn:
         A later attempt gets the recorded result instead of running it again; so does whoever asks
         for the same name with the same arguments a second time. A step that was under way when its
         worker died is run again, unless it is `at_most_once`: the turn then fails with
-        `step_interrupted`. A plain function runs in a thread.
+        `step_interrupted`. A plain function runs in a thread, which nothing stops: one that takes long
+        looks at `cancelled`. When an attempt ends, the steps that it still runs are cancelled.
 
-        Raises TypeError for arguments or a result that are no JSON, ValueError for such over
-        `MAX_STEP_BYTES`, StepInterruptedError.
+        Raises what the function raises, TypeError for arguments or a result that are no JSON, ValueError
+        for such over `MAX_STEP_BYTES`, StepInterruptedError.
         """
         key = _step_key(name, args)
         async with self.steps.locks[key]:
             recorded = self.steps.recorded.get(key)
             if recorded == UNDER_WAY:
-                raise StepInterruptedError(name)
+                raise StepInterruptedError(name, self.steps.raised.get(key))
             if recorded is None:
-                if at_most_once:
-                    self.steps.recorded[key] = await self.steps.record(key, UNDER_WAY)
-                result = _step_json(f"step {name!r}: its result", await _call(function, args))
-                recorded = self.steps.recorded[key] = await self.steps.record(key, result)
+                recorded = await self._first(key, name, function, args, at_most_once=at_most_once)
             return orjson.loads(recorded)
+
+    async def _first(
+        self, key: str, name: str, function: Callable[..., Any], args: tuple[Any, ...], *, at_most_once: bool
+    ) -> bytes:
+        """Run a step that nothing is known of, and record its result."""
+        steps = self.steps
+        # If this attempt has lost the turn without knowing, this raises, and no other's step is run again.
+        recorded = await steps.record(key, UNDER_WAY if at_most_once else None)
+        if not recorded:
+            if at_most_once:
+                steps.recorded[key] = UNDER_WAY
+            try:
+                result = _step_json(f"step {name!r}: its result", await self._called(function, args))
+            except Exception as error:
+                steps.raised[key] = error
+                raise
+            recorded = await steps.record(key, result)
+        steps.recorded[key] = recorded
+        return recorded
+
+    async def _called(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        running = asyncio.ensure_future(_call(function, args))
+        self.steps.tasks.add(running)
+        running.add_done_callback(self.steps.tasks.discard)
+        return await running
 
 
 async def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     if inspect.iscoroutinefunction(function):
         return await function(*args)
-    return await asyncio.to_thread(function, *args)
+    result = await asyncio.to_thread(function, *args)
+    return await result if inspect.isawaitable(result) else result
 
 
 def _step_key(name: str, args: tuple[Any, ...]) -> str:
     """What a step is recorded under. An LLM that is asked again may call a tool with other arguments."""
-    arguments = _step_json(f"step {name!r}: its arguments", args)
+    arguments = _step_json(f"step {name!r}: its arguments", args, orjson.OPT_SORT_KEYS)
     return f"{name}:{sha256(arguments).hexdigest()}"
 
 
-def _step_json(what: str, value: Any) -> bytes:
+def _step_json(what: str, value: Any, option: int = 0) -> bytes:
     try:
-        encoded = orjson.dumps(value)
+        encoded = orjson.dumps(value, option=option)
     except orjson.JSONEncodeError as error:
         raise TypeError(f"{what}: {error}") from error
     if len(encoded) > MAX_STEP_BYTES:

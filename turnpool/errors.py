@@ -140,10 +140,9 @@ class StepInterruptedError(TurnpoolError):
 
     code = "step_interrupted"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"Step {name!r} may run once only and was interrupted; whether it took effect is not known."
-        )
+    def __init__(self, name: str, raised: BaseException | None = None) -> None:
+        why = f"raised {type(raised).__name__}: {raised}" if raised else "was interrupted"
+        super().__init__(f"Step {name!r} may run once only and {why}; whether it took effect is not known.")
 
 
 class ProviderError(TurnpoolError):

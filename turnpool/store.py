@@ -298,13 +298,14 @@ class Store(Reads):
             raise TurnNotFoundError(turn_id)
         return Cancelled(state, _names(reply[1:]))
 
-    async def record_step(self, held: Held, name: str, result: bytes) -> bytes:
-        """Record that a step is under way (empty), or its result; gives the one recorded before, if any.
+    async def record_step(self, held: Held, name: str, result: bytes | None) -> bytes:
+        """Record that a step is under way (empty), or its result; gives the result that is recorded.
 
-        Raises LeaseLostError.
+        With None nothing is recorded. Raises LeaseLostError.
         """
         prefix = self.prefix_of_turn(held.turn_id)
-        recorded = await self._run("record_step", prefix, held.turn_id, held.attempt, name, result)
+        recording = () if result is None else (result,)
+        recorded = await self._run("record_step", prefix, held.turn_id, held.attempt, name, *recording)
         if recorded is None:
             raise LeaseLostError(held.turn_id, held.attempt)
         return bytes(recorded)

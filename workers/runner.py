@@ -90,6 +90,8 @@ class Runner:
         self._shown = False
         # Events that the end of the attempt writes.
         self._rest: list[Entry] = []
+        # Results of steps on their way to Redis.
+        self._recording: set[asyncio.Task[bytes]] = set()
 
     def stop(self, why: Stop) -> None:
         """End the attempt, unless its agent has ended. The first reason counts, but lost is lost."""
@@ -114,7 +116,17 @@ class Runner:
             await asyncio.wait({self._task}, timeout=CLEAN_UP_SECONDS)
         if not self._task.done():
             log.error("agent_ignores_cancel", turn=self.record.id, agent=self.record.agent)
+        await self._end_steps()
         return await self._end(self._task)
+
+    async def _end_steps(self) -> None:
+        """End the steps that the agent left running, and see those recorded that have ended."""
+        if left := set(self.turn.steps.tasks):
+            for step in left:
+                step.cancel()
+            await asyncio.wait(left, timeout=CLEAN_UP_SECONDS)
+        if self._recording and self._stop is not Stop.LOST:
+            await asyncio.wait(set(self._recording))
 
     async def _answer(self) -> None:
         """Run the agent; again, with back-off, as long as its provider's errors may pass."""
@@ -200,6 +212,8 @@ class Runner:
         }
 
     async def _end(self, task: asyncio.Task[None]) -> tuple[str, tuple[str, ...]]:
+        # An agent that ignores its end may go on speaking.
+        self._log.refuse()
         if self._stop is Stop.LOST:
             return self._lost()
         if self._stop is Stop.DRAINED:
@@ -286,10 +300,19 @@ class Runner:
         error = members(error={"code": code, "message": message})
         return Outcome(Status.FAILED, error, self._log.output, self._usage, error=(code, message))
 
-    async def _record_step(self, name: str, result: bytes) -> bytes:
-        """What is recorded of the step, once that is safe: a server that takes over must not run it again."""
+    async def _record_step(self, name: str, result: bytes | None) -> bytes:
+        """What is recorded of the step. That goes on when the agent is cancelled: the step has been run."""
+        recording = asyncio.create_task(self._record(name, result))
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
+        return await asyncio.shield(recording)
+
+    async def _record(self, name: str, result: bytes | None) -> bytes:
+        """Record until it is safe: a server that takes over must not run it again."""
         while True:
             recorded = await self._insist(lambda: self._store.record_step(self._log.held, name, result))
+            if result is None and not recorded:
+                return recorded
             if await self._safe(lambda: self._store.confirm_step(self.record.id, name, recorded)):  # noqa: B023 - awaited at once
                 return recorded
 

@@ -54,6 +54,8 @@ class TurnLog:
 
     def text(self, text: str) -> None:
         """More of the answer."""
+        if self.closed:
+            return
         text = _whole(text)
         self.output += text
         self._text.append(text)
@@ -63,6 +65,8 @@ class TurnLog:
 
     def event(self, entry: Entry) -> None:
         """An event between the text."""
+        if self.closed:
+            return
         self._seal()
         self._entries.append(entry)
         self._waiting += _size(entry)
@@ -75,14 +79,19 @@ class TurnLog:
 
     async def room(self) -> None:
         """Wait until there is room again."""
-        while self.full:
+        while self.full and not self.closed:
             self._room.clear()
             await self._room.wait()
 
-    async def close(self) -> list[Entry]:
-        """No more flushes; gives what is not written yet, for the script that ends the turn."""
+    def refuse(self) -> None:
+        """No more flushes, and nothing more is taken."""
         self._writer.forget(self)
         self.closed = True
+        self._room.set()
+
+    async def close(self) -> list[Entry]:
+        """What is not written yet, for the script that ends the turn."""
+        self.refuse()
         await self._flushed.wait()
         return self._take()
 

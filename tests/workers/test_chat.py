@@ -86,9 +86,9 @@ def turn(messages: list[Message] | None = None, **params: Any) -> Turn:
     """A turn of a conversation."""
     messages = messages or [{"role": "user", "content": "hello"}]
 
-    async def record(_: str, result: bytes) -> bytes:
+    async def record(_: str, result: bytes | None) -> bytes:
         await asyncio.sleep(0)
-        return result
+        return result or b""
 
     return Turn("s.1", "s", "chat", messages[-1:], messages, params, {}, 1, Steps(record))
 

@@ -82,9 +82,9 @@ async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
 async def said(partial: str, **params: Any) -> list[str | Event]:
     """What the agent yields at its second attempt, text in one piece."""
 
-    async def record(_: str, result: bytes) -> bytes:
+    async def record(_: str, result: bytes | None) -> bytes:
         await asyncio.sleep(0)
-        return result
+        return result or b""
 
     messages = [{"role": "user", "content": "Tell a story."}]
     turn = Turn("s.1", "s", "chat", messages, messages, params, {}, 2, Steps(record), partial)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
 from workers.runner import Runner, Stop
+from workers.turn_log import MOST_WAITING
 from workers.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -250,6 +252,29 @@ async def test_the_end_is_written_when_redis_is_back(
     assert await worker.texts() == ["half"]
     assert await contents(store) == ([] if why else ["hello", "half"])
     await store.close()
+
+
+async def test_an_agent_that_goes_on_after_its_end_changes_nothing(worker: Worker, store: Store) -> None:
+    """What it says after the time to clean up is neither streamed nor stored, nor does it wait for ever."""
+    goes_on = asyncio.Event()
+
+    async def agent(_: Turn) -> AsyncIterator[str]:
+        yield "before "
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await goes_on.wait()
+        yield "after "
+
+    runner = await worker.runner(agent)
+    running = asyncio.create_task(runner.run())
+    await worker.streamed("before ")
+    runner.stop(Stop.CANCELLED)
+    assert (await running)[0] == "cancelled"
+    runner._log._waiting = MOST_WAITING + 1
+    goes_on.set()
+    assert runner._task
+    await asyncio.wait_for(runner._task, 5)
+    assert (await record(store, "s.1")).output == runner._log.output == "before "
 
 
 async def test_a_claim_with_little_time_left_gets_just_that(worker: Worker, store: Store) -> None:

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.anyio
 def turn(partial: str = "", **params: Any) -> Turn:
     """A turn whose conversation has four words."""
 
-    async def record(_: str, result: bytes) -> bytes:
+    async def record(_: str, result: bytes | None) -> bytes:
         await asyncio.sleep(0)
-        return result
+        return result or b""
 
     messages = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three  four"}]
     quick = {"ttft_ms": 0, "itl_ms": 0}

@@ -1,19 +1,20 @@
 """Steps of a turn: run once, recorded."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.conftest import wait_until
-from tests.turnpool.scripts.kit import record
+from tests.turnpool.scripts.kit import lose, record
 from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import MAX_STEP_BYTES, Agent, Event, Turn
 from turnpool.errors import TransientProviderError
-from turnpool.store import Store
-from workers.runner import Stop
+from turnpool.store import Held, Store
+from workers.runner import Runner, Stop
 
 pytestmark = pytest.mark.anyio
 
@@ -145,7 +146,9 @@ async def test_a_step_that_may_run_once_and_failed_is_not_tried_again(worker: Wo
         yield str(await turn.step("charge", charge, at_most_once=True))
 
     assert await worker.run(agent) == "failed"
-    assert (await error_of(store))[0] == "step_interrupted"
+    code, message = await error_of(store)
+    assert code == "step_interrupted"
+    assert "raised TransientProviderError: busy" in message
     assert ran == [1]
 
 
@@ -195,6 +198,119 @@ async def test_a_step_asked_for_twice_at_once_runs_once(worker: Worker, store: S
     assert await worker.run(agent) == "completed"
     assert ran == ["charge"]
     assert (await record(store, "s.1")).output == "charged charged charged"
+
+
+@pytest.mark.parametrize("why", [Stop.DRAINED, Stop.CANCELLED])
+async def test_a_step_that_has_ended_is_recorded_though_the_turn_stops(
+    worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch, why: Stop
+) -> None:
+    """The stop comes while the result is on its way: it arrives before the turn is given away."""
+    record_step, on_its_way, back = store.record_step, asyncio.Event(), asyncio.Event()
+
+    async def slowly(held: Held, name: str, result: bytes | None) -> bytes:
+        if result:
+            on_its_way.set()
+            await back.wait()
+        return await record_step(held, name, result)
+
+    async def agent(turn: Turn) -> Answer:
+        yield await turn.step("look up", lambda: "found")
+
+    monkeypatch.setattr(store, "record_step", slowly)
+    runner = await worker.runner(agent)
+    running = asyncio.create_task(runner.run())
+    await on_its_way.wait()
+    runner.stop(why)
+    await asyncio.wait({running}, timeout=0.3)
+    assert not running.done()
+    back.set()
+    await running
+    steps = await store.redis.hgetall(keys.steps(store.prefix, "s.1"))
+    assert list(steps.values()) == [b'"found"']
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+async def test_a_worker_that_lost_the_turn_unawares_runs_no_step(
+    worker: Worker, store: Store, *, at_most_once: bool
+) -> None:
+    """It stood still, others had the turn and ended it; then it goes on where it stood."""
+    ran: list[int] = []
+    goes_on = asyncio.Event()
+
+    async def agent(turn: Turn) -> Answer:
+        yield "here "
+        if turn.attempt == 1:
+            await goes_on.wait()
+        await turn.step("charge", lambda: ran.append(turn.attempt), at_most_once=at_most_once)
+
+    zombie = await worker.runner(agent)
+    running = asyncio.create_task(zombie.run())
+    await worker.streamed("here ")
+    await lose(store, zombie._log.held)
+    claim, _ = await store.claim("turns", "w2")
+    assert claim is not None
+    await Runner(claim, agent, store, worker.writer, 0).run()
+    goes_on.set()
+    assert (await running)[0] == "lease lost"
+    assert ran == [2]
+
+
+async def test_the_order_of_keys_in_arguments_does_not_matter(worker: Worker) -> None:
+    """A model that says its arguments again may say them in another order."""
+    ran: list[dict[str, int]] = []
+
+    async def agent(turn: Turn) -> Answer:
+        await turn.step("note", ran.append, {"a": 1, "b": 2})
+        await turn.step("note", ran.append, {"b": 2, "a": 1})
+        yield "noted"
+
+    assert await worker.run(agent) == "completed"
+    assert len(ran) == 1
+
+
+async def test_whatever_gives_a_result_can_be_a_step(worker: Worker, store: Store) -> None:
+    """Also what only gives something to await: a partial of a coroutine, a lambda, an object."""
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    class Tool:
+        async def __call__(self, n: int) -> int:
+            return 2 * n
+
+    async def agent(turn: Turn) -> Answer:
+        functions: dict[str, Callable[[], Any]] = {
+            "partial": partial(double, 1),
+            "lambda": lambda: double(2),
+            "object": partial(Tool(), 3),
+        }
+        for name, function in functions.items():
+            yield f"{await turn.step(name, function)} "
+
+    assert await worker.run(agent) == "completed"
+    assert (await record(store, "s.1")).output == "2 4 6 "
+
+
+async def test_steps_that_run_when_the_turn_ends_are_cancelled(worker: Worker) -> None:
+    """One of several fails, and the turn with it: the others do not go on behind its back."""
+    ended: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("endless")
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    async def agent(turn: Turn) -> Answer:
+        await asyncio.gather(turn.step("endless", endless), turn.step("fail", fail))
+        yield "never"
+
+    assert await worker.run(agent) == "failed"
+    assert ended == ["endless"]
 
 
 async def test_a_step_that_the_server_lost_is_recorded_again(
