@@ -71,7 +71,7 @@ async def _now(context: Context, session_id: str) -> Cursor:
 
 async def _nothing_left(context: Context, turn_id: str, tenant: str, after: int) -> bool:
     turn = await context.store.turn(turn_id, tenant)
-    return turn.status.terminal and turn.seq <= after
+    return turn.status.terminal and turn.seq == after
 
 
 def _start(last_event_id: str | None, after: int | None) -> int:

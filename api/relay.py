@@ -33,20 +33,19 @@ class Relay:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, session_id: str) -> AsyncIterator[Subscription]:
-        """Events of a session from now on; in force when entered. Waits while Redis is away."""
+        """Events of a session from when it is `in_force`, which is not as long as Redis is away."""
         prefix = self._store.prefix_of(session_id)
         name = keys.events(prefix, session_id)
         channel = self._channels.setdefault(name, Channel(prefix))
-        subscription = Subscription()
+        subscription = Subscription(channel.in_force)
         channel.streams.add(subscription)
         metrics.STREAMS.inc()
         try:
             if len(channel.streams) == 1:
                 self._ask(name, channel)
             if self._closing:
+                channel.in_force.set()
                 subscription.close()
-            else:
-                await channel.in_force.wait()
             yield subscription
         finally:
             metrics.STREAMS.dec()

@@ -5,20 +5,19 @@ Each yield is a number of whole frames in one piece of bytes.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from api import metrics
 from api.cursor import Cursor
+from api.place import Place
 from api.relay import Relay
 from api.subscription import Subscription
 from turnpool.errors import SessionNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
 from turnpool.redis import is_away
 from turnpool.store import Store
-
-T = TypeVar("T")
 
 # Milliseconds a client waits before it connects again.
 RETRY = b"retry: 1000\n\n"
@@ -33,57 +32,78 @@ async def turn_stream(
     store: Store, relay: Relay, turn_id: str, tenant: str, after: int
 ) -> AsyncGenerator[bytes, None]:
     """Events of a turn with a seq over `after`, to the terminal one."""
-    head = RETRY
+    head, place = RETRY, Place(after)
     session_id, _, n = turn_id.rpartition(".")
     async with relay.subscribe(session_id) as subscription:
-        while True:
-            subscription.catch_up()
-            before = after
-            while frames := await _patiently(lambda: store.frames(turn_id, after)):  # noqa: B023 - awaited at once
-                after = seq_of(frames[-1])
-                yield head + b"".join(frames)
-                head = b""
-                if is_terminal(frames[-1]):
-                    return
-            if head:
-                yield head
-                head = b""
-            if after == before and await _over(store, turn_id, tenant, after):
-                return
-            async for frames in _live(subscription, int(n), after):
-                if not frames:
-                    if subscription.closing or await _over(store, turn_id, tenant, after):
-                        yield RETRY
-                        return
-                    yield PING
-                    break
-                after = seq_of(frames[-1])
-                yield b"".join(frames)
-                if is_terminal(frames[-1]):
-                    return
+        async for ping in _until(subscription.in_force):
+            yield head + ping
+            head = b""
+        while not (subscription.closing or place.over):
+            try:
+                async for frames in _logged(store, subscription, turn_id, tenant, place):
+                    yield head + b"".join(frames)
+                    head = b""
+                if head:
+                    yield head
+                    head = b""
+                async for frames in _live(subscription, int(n), place):
+                    yield b"".join(frames) or PING
+            except (RedisError, OSError) as error:
+                async for ping in _outage(error, subscription, lambda: store.newest(session_id)):
+                    yield head + ping
+                    head = b""
+        if not place.ended:
+            yield RETRY
 
 
-async def _live(subscription: Subscription, n: int, after: int) -> AsyncIterator[list[bytes]]:
-    """What comes for turn n, in order; ends where something is missing. Nothing means silence."""
+async def _logged(
+    store: Store, subscription: Subscription, turn_id: str, tenant: str, place: Place
+) -> AsyncIterator[list[bytes]]:
+    """What the log has after the place. Only where it has nothing is looked whether there will be more."""
+    subscription.catch_up()
+    found = False
+    while not place.over and (frames := await store.frames(turn_id, place.after)):
+        found = True
+        if new := place.advance(frames):
+            yield new
+    if found:
+        return
+    try:
+        await store.check_log(turn_id, tenant)
+        turn = await store.turn(turn_id, tenant)
+    except TurnpoolError:
+        place.over = True
+        return
+    if turn.seq < place.after:
+        place.go_back(turn.seq - turn.status.terminal)
+        subscription.fall_behind()
+    elif turn.status.terminal and turn.seq == place.after:
+        place.over = True
+
+
+async def _live(subscription: Subscription, n: int, place: Place) -> AsyncIterator[list[bytes]]:
+    """What comes for turn n, in order; ends where something is missing, and after a silence (no frames)."""
     now = asyncio.get_running_loop().time
     # Counted from the last yield: what comes for the session's other turns breaks no silence.
     silent_until = now() + PING_SECONDS
-    while not subscription.behind:
+    while subscription.live() and not place.over:
         taken = await subscription.take(silent_until)
-        frames = []
+        frames, seq = [], place.after
         for number, frame in taken:
-            seq = seq_of(frame)
-            if number != n or seq <= after:
+            if number != n or seq_of(frame) <= seq:
                 continue
-            if seq > after + 1:
+            if seq_of(frame) > seq + 1:
                 metrics.CATCH_UPS.labels("gap").inc()
                 subscription.fall_behind()
                 break
             frames.append(frame)
-            after = seq
-        if frames or subscription.closing or (now() >= silent_until and not subscription.behind):
-            yield frames
+            seq += 1
+        if frames and (new := place.advance(frames)):
+            yield new
             silent_until = now() + PING_SECONDS
+        elif subscription.live() and now() >= silent_until:
+            yield []
+            return
 
 
 async def session_stream(
@@ -92,22 +112,36 @@ async def session_stream(
     """Events of all turns of a session after the cursor; ends with the client, the process or the session."""
     yield RETRY
     async with relay.subscribe(session_id) as subscription:
+        async for ping in _until(subscription.in_force):
+            yield ping
         while not subscription.closing:
-            subscription.catch_up()
-            if await _gone(store, session_id, tenant):
+            try:
+                async for piece in _logged_session(store, subscription, session_id, tenant, cursor):
+                    yield piece
+                async for piece in _live_session(subscription, cursor):
+                    yield piece or PING
+            except SessionNotFoundError:
                 return
-            newest = await _patiently(lambda: store.newest(session_id))
-            cursor.restart_beyond(newest)
-            for n in cursor.unfinished(newest):
-                turn_id = f"{session_id}.{n}"
-                while frames := await _patiently(lambda: store.frames(turn_id, cursor.seq(n))):  # noqa: B023
-                    yield b"".join(_numbered(cursor, n, frame) for frame in frames)
-                    if is_terminal(frames[-1]):
-                        break
-                cursor.seen(n)
-            async for piece in _live_session(subscription, cursor):
-                yield piece or PING
+            except (RedisError, OSError) as error:
+                async for ping in _outage(error, subscription, lambda: store.newest(session_id)):
+                    yield ping
     yield RETRY
+
+
+async def _logged_session(
+    store: Store, subscription: Subscription, session_id: str, tenant: str, cursor: Cursor
+) -> AsyncIterator[bytes]:
+    """What the logs have after the cursor. Raises SessionNotFoundError once the session is gone."""
+    subscription.catch_up()
+    await store.session(session_id, tenant)
+    newest = await store.newest(session_id)
+    cursor.restart_beyond(newest)
+    for n in cursor.unfinished(newest):
+        while frames := await store.frames(f"{session_id}.{n}", cursor.seq(n)):
+            yield b"".join(_numbered(cursor, n, frame) for frame in frames)
+            if is_terminal(frames[-1]):
+                break
+        cursor.seen(n)
 
 
 async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIterator[bytes]:
@@ -138,31 +172,32 @@ def _numbered(cursor: Cursor, n: int, frame: bytes) -> bytes:
     return with_id(frame, cursor.encode())
 
 
-async def _gone(store: Store, session_id: str, tenant: str) -> bool:
-    """Whether the session was deleted or has expired."""
-    try:
-        await _patiently(lambda: store.session(session_id, tenant))
-    except SessionNotFoundError:
-        return True
-    return False
-
-
-async def _over(store: Store, turn_id: str, tenant: str, after: int) -> bool:
-    """Whether no event will come any more: the turn's last one was before, or its log is gone."""
-    try:
-        await _patiently(lambda: store.check_log(turn_id, tenant))
-        turn = await _patiently(lambda: store.turn(turn_id, tenant))
-    except TurnpoolError:
-        return True
-    return turn.status.terminal and turn.seq <= after
-
-
-async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
-    """Read, and again while Redis is away."""
-    while True:
+async def _until(event: asyncio.Event) -> AsyncIterator[bytes]:
+    """A ping for each silence until the event."""
+    while not event.is_set():
         try:
-            return await read()
-        except (RedisError, OSError) as error:
-            if not is_away(error):
-                raise
-            await asyncio.sleep(AWAY_PAUSE)
+            async with asyncio.timeout(PING_SECONDS):
+                await event.wait()
+        except TimeoutError:
+            yield PING
+
+
+async def _outage(
+    error: Exception, subscription: Subscription, read: Callable[[], Awaitable[Any]]
+) -> AsyncIterator[bytes]:
+    """A ping for each silence until Redis can be read again, or the process ends. Raises any other error."""
+    now = asyncio.get_running_loop().time
+    silent_until = now() + PING_SECONDS
+    while not subscription.closing:
+        if not is_away(error):
+            raise error
+        await asyncio.sleep(AWAY_PAUSE)
+        try:
+            await read()
+        except (RedisError, OSError) as again:
+            error = again
+        else:
+            return
+        if now() >= silent_until:
+            yield PING
+            silent_until = now() + PING_SECONDS

@@ -13,9 +13,13 @@ MOST_WAITING = 256 * 1024
 
 
 class Subscription:
-    """What has come for one stream and is not taken yet. `behind`: something was missed, see the log."""
+    """What has come for one stream and is not taken yet.
 
-    def __init__(self) -> None:
+    `in_force`: set once all is heard. `behind`: something was missed, see the log.
+    """
+
+    def __init__(self, in_force: asyncio.Event) -> None:
+        self.in_force = in_force
         self.behind = False
         self.closing = False
         self._waiting: list[tuple[int, bytes]] = []

@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
 
 TERMINAL = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED})
+_RESTART_LINE = f"event: {Kind.RESTARTED}\n".encode()
 _TERMINAL_LINES = tuple(f"event: {kind}\n".encode() for kind in TERMINAL)
 
 
@@ -68,6 +69,11 @@ def seq_of(frame: bytes) -> int:
 def is_terminal(frame: bytes) -> bool:
     """Whether the frame ends its turn's stream."""
     return frame.startswith(_TERMINAL_LINES, frame.index(b"\n") + 1)
+
+
+def is_restart(frame: bytes) -> bool:
+    """Whether the frame tells how much of the answer stands."""
+    return frame.startswith(_RESTART_LINE, frame.index(b"\n") + 1)
 
 
 def data_of(frame: bytes) -> dict[str, Any]:

@@ -30,11 +30,13 @@ class Run:
         return await self.append([delta(text) for text in texts], "".join(texts))
 
     async def append(self, entries: Sequence[Entry], text: str = "") -> bool:
-        """Add events."""
-        kept = await self.store.append([(self.held, entries)])
+        """Add events. Raises what the store says of its server."""
+        (kept,) = await self.store.append([(self.held, entries)])
+        if isinstance(kept, Exception):
+            raise kept
         self.seq += len(entries)
         self.text += text
-        return kept[0] is True
+        return kept
 
     async def complete(self) -> None:
         """End as completed, with what was said."""

@@ -179,7 +179,10 @@ class ClusterServers(Servers):
         )
 
         async def moved() -> bool:
-            return await self.owner(slot) is target
+            try:
+                return await self.owner(slot) is target
+            except LookupError:
+                return False  # between the two nobody says that it is his
 
         await wait_until(moved)
 

@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.conftest import wait_until
-from tests.turnpool.scripts.kit import MakeTurn, contents, events, kinds, record
+from tests.turnpool.scripts.kit import MakeTurn, contents, events, kinds, lose_events, record
 from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import Event, Turn
@@ -21,18 +21,6 @@ from workers.writer import Writer
 pytestmark = pytest.mark.anyio
 
 WORDS = [f"w{k} " for k in range(40)]
-
-
-async def lose_events(store: Store, count: int) -> None:
-    """The server loses the last events of s.1, as one does that takes over before it has them."""
-    turn, log = keys.turn(store.prefix, "s.1"), keys.log(store.prefix, "s.1")
-    seq = int(await store.redis.hget(turn, "seq"))
-    kept = (await store.redis.xrange(log))[:-count]
-    await store.redis.delete(log)
-    for entry_id, fields in kept:
-        await store.redis.xadd(log, fields, id=entry_id)
-    await store.redis.expire(log, 60)
-    await store.redis.hset(turn, "seq", seq - count)
 
 
 class Typist:

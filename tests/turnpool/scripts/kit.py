@@ -84,6 +84,18 @@ async def lose(store: Store, held: Held, queue: str = "turns") -> Reaped:
     return await store.reap(queue)
 
 
+async def lose_events(store: Store, count: int) -> None:
+    """The server loses the last events of s.1, as one does that takes over before it has them."""
+    turn, log = keys.turn(store.prefix, "s.1"), keys.log(store.prefix, "s.1")
+    seq = int(await store.redis.hget(turn, "seq"))
+    kept = (await store.redis.xrange(log))[:-count]
+    await store.redis.delete(log)
+    for entry_id, fields in kept:
+        await store.redis.xadd(log, fields, id=entry_id)
+    await store.redis.expire(log, 60)
+    await store.redis.hset(turn, "seq", seq - count)
+
+
 async def pass_deadline(store: Store, turn_id: str, queue: str = "turns") -> None:
     """The deadline of a turn that waits passes now."""
     await store.redis.hset(keys.turn(store.prefix, turn_id), "deadline_at", 1)

