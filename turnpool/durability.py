@@ -76,7 +76,7 @@ class Confirmer:
         except Exception as error:  # noqa: BLE001 - the callers get it
             marked, found, safe = error, [], None
         failed = _why_not(marked, safe)
-        if failed:
+        if failed or any(isinstance(reply, Exception) for reply in found):
             self._nodes.suspect()
         for (_, _, answer), reply in zip(waiting, found or [failed] * len(waiting), strict=True):
             if answer.done():
