@@ -30,6 +30,12 @@ WAITS: dict[Durability, tuple[str | int, ...]] = {
     Durability.REPLICA: ("WAIT", 1, WAIT_MS),
 }
 
+# What to do about a server that does not confirm a write.
+ADVICE = {
+    Durability.AOF: "set appendfsync everysec or always there, or use none",
+    Durability.REPLICA: "see that its replica is in step, or use aof or none",
+}
+
 
 class Waiter(NamedTuple):
     """Who waits for something to be safe, and how that is read."""
@@ -107,12 +113,27 @@ async def check(settings: Settings) -> None:
     nodes = open_nodes(settings.store, connections=1)
     try:
         await nodes.find()
-        for node in {node for prefix in nodes.prefixes if (node := nodes.node_of(prefix))}:
-            _check(_fields(await node.execute("INFO")), settings)
+        for node, prefix in {nodes.node_of(prefix): prefix for prefix in nodes.prefixes}.items():
+            if node:
+                await _check_node(node, prefix, settings)
     except (RedisError, OSError) as error:
         log.warning("redis_not_checked", error=str(error))
     finally:
         await nodes.close()
+
+
+async def _check_node(node: Node, prefix: str, settings: Settings) -> None:
+    kind = settings.durability
+    mark = ("SET", keys.mark(prefix), 1, "PX", MARK_MS)
+    if kind is not Durability.NONE:
+        # First, so that a server which takes no writes yet (it loads, it fails over) is away, not wrong.
+        await node.execute(*mark)
+    _check(_fields(await node.execute("INFO")), settings)
+    if kind is not Durability.NONE and (failed := _why_not(*await node.many([mark, WAITS[kind]]))):
+        if isinstance(failed, NotDurableError):
+            said = f"TURNPOOL_DURABILITY={kind}, tried with a write"
+            raise SettingsError(f"{said}: {failed.reason}; {ADVICE[kind]}")
+        raise failed
 
 
 def _check(info: dict[str, str], settings: Settings) -> None:

@@ -127,6 +127,7 @@ class NotDurableError(TurnpoolError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The turn may not be safe ({reason}); post it again, with its Idempotency-Key.")
+        self.reason = reason
 
 
 class SettingsError(TurnpoolError):
