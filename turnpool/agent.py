@@ -139,20 +139,21 @@ class Turn:
         if not recorded:
             if at_most_once:
                 steps.recorded[key] = UNDER_WAY
-            try:
-                result = _step_json(f"step {name!r}: its result", await self._called(function, args))
-            except Exception as error:
-                steps.raised[key] = error
-                raise
-            recorded = await steps.record(key, result)
+            running = asyncio.create_task(self._run(key, name, function, args))
+            steps.tasks.add(running)
+            running.add_done_callback(steps.tasks.discard)
+            recorded = await running
         steps.recorded[key] = recorded
         return recorded
 
-    async def _called(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        running = asyncio.ensure_future(_call(function, args))
-        self.steps.tasks.add(running)
-        running.add_done_callback(self.steps.tasks.discard)
-        return await running
+    async def _run(self, key: str, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+        """Run a step and record its result. A stop that comes in between finds it on its way."""
+        try:
+            result = _step_json(f"step {name!r}: its result", await _call(function, args))
+        except Exception as error:
+            self.steps.raised[key] = error
+            raise
+        return await self.steps.record(key, result)
 
 
 async def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

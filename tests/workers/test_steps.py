@@ -230,6 +230,32 @@ async def test_a_step_that_has_ended_is_recorded_though_the_turn_stops(
 
 
 @pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.parametrize("meanwhile", [True, False])
+async def test_a_step_that_ends_as_the_turn_stops_is_recorded(
+    worker: Worker, store: Store, *, meanwhile: bool, at_most_once: bool
+) -> None:
+    """The stop comes in the step's last moment, or right after it: there is no gap for it to fall into."""
+    ran: list[int] = []
+
+    async def agent(turn: Turn) -> Answer:
+        async def look_up() -> str:
+            ran.append(turn.attempt)
+            if meanwhile:
+                runner.stop(Stop.DRAINED)
+            else:
+                asyncio.get_running_loop().call_soon(runner.stop, Stop.DRAINED)
+            return "found"
+
+        yield await turn.step("look up", look_up, at_most_once=at_most_once)
+
+    runner = await worker.runner(agent)
+    assert (await runner.run())[0] == "handed back"
+    assert await (await worker.next(agent)).run() == ("completed", ())
+    assert ran == [1]
+    assert (await record(store, "s.1")).output == "found"
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
 async def test_a_worker_that_lost_the_turn_unawares_runs_no_step(
     worker: Worker, store: Store, *, at_most_once: bool
 ) -> None:
