@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.turnpool.scripts.kit import MakeTurn, completed, kinds, lose, pass_deadline, record, take
+from tests.turnpool.scripts.kit import (
+    MakeTurn,
+    completed,
+    kinds,
+    lose,
+    pass_deadline,
+    record,
+    say,
+    server_ms,
+    take,
+)
 from turnpool import keys
 from turnpool.states import Status
 from turnpool.store import Store
@@ -56,6 +66,38 @@ async def test_a_turn_that_lost_its_worker_fails_with_deadline_exceeded(
     turn = await record(store, "s.1")
     assert turn.error is not None
     assert turn.error["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_turn_that_no_worker_is_left_for_ends(
+    store: Store, new_turn: MakeTurn, *, cancelled: bool
+) -> None:
+    """Its lease ran out, and its deadline passed, long ago: nobody else will end it."""
+    await store.submit(new_turn())
+    await store.submit(new_turn())
+    held = await say(store, await take(store), "half")
+    if cancelled:
+        await store.cancel("s.1", "default")
+    leases, turn, now = (
+        keys.leases(store.prefix, "turns"),
+        keys.turn(store.prefix, "s.1"),
+        await server_ms(store),
+    )
+    for lease, deadline in ((now, 1), (1, now), (now - 19_000, now - 21_000), (now - 21_000, now - 19_000)):
+        await store.redis.zadd(leases, {"s.1": lease})
+        await store.redis.hset(turn, "deadline_at", deadline)
+        assert await store.expire("turns") == ((), ())
+    await store.redis.zadd(leases, {"s.1": now - 21_000})
+    await store.redis.hset(turn, "deadline_at", now - 21_000)
+    assert await store.expire("turns") == (("s.1",), ("turns",))
+    ended = await record(store, "s.1")
+    if cancelled:
+        assert (ended.status, ended.output) == (Status.CANCELLED, "half")
+    else:
+        assert ended.error
+        assert ended.error["code"] == "deadline_exceeded"
+    assert not (await store.append([(held, [])]))[0]
+    assert (await take(store)).turn_id == "s.2"
 
 
 async def test_a_turn_that_is_forgotten_leaves_the_line(store: Store, new_turn: MakeTurn) -> None:
