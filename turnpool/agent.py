@@ -103,7 +103,7 @@ class Turn:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the turn should stop. A coroutine is stopped anyway; a thread has to look."""
+        """Whether the turn should stop, or this attempt has ended. A coroutine is stopped; a thread looks."""
         return self.stop.is_set()
 
     async def step(

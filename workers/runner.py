@@ -116,6 +116,9 @@ class Runner:
             await asyncio.wait({self._task}, timeout=CLEAN_UP_SECONDS)
         if not self._task.done():
             log.error("agent_ignores_cancel", turn=self.record.id, agent=self.record.agent)
+        # Whatever still runs of it says nothing more and begins no step; threads can see that it is over.
+        self._log.refuse()
+        self.turn.stop.set()
         await self._end_steps()
         return await self._end(self._task)
 
@@ -212,8 +215,6 @@ class Runner:
         }
 
     async def _end(self, task: asyncio.Task[None]) -> tuple[str, tuple[str, ...]]:
-        # An agent that ignores its end may go on speaking.
-        self._log.refuse()
         if self._stop is Stop.LOST:
             return self._lost()
         if self._stop is Stop.DRAINED:
@@ -302,10 +303,20 @@ class Runner:
 
     async def _record_step(self, name: str, result: bytes | None) -> bytes:
         """What is recorded of the step. That goes on when the agent is cancelled: the step has been run."""
+        if not result:
+            self._refuse_step()
         recording = asyncio.create_task(self._record(name, result))
         self._recording.add(recording)
         recording.add_done_callback(self._recording.discard)
-        return await asyncio.shield(recording)
+        recorded = await asyncio.shield(recording)
+        if not result:
+            self._refuse_step()
+        return recorded
+
+    def _refuse_step(self) -> None:
+        """Let no step begin once the attempt has ended."""
+        if self._log.closed:
+            raise asyncio.CancelledError
 
     async def _record(self, name: str, result: bytes | None) -> bytes:
         """Record until it is safe: a server that takes over must not run it again."""

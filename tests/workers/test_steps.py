@@ -13,7 +13,7 @@ from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import MAX_STEP_BYTES, Agent, Event, Turn
 from turnpool.errors import TransientProviderError
-from turnpool.store import Held, Store
+from turnpool.store import Store
 from workers.runner import Runner, Stop
 
 pytestmark = pytest.mark.anyio
@@ -200,61 +200,6 @@ async def test_a_step_asked_for_twice_at_once_runs_once(worker: Worker, store: S
     assert (await record(store, "s.1")).output == "charged charged charged"
 
 
-@pytest.mark.parametrize("why", [Stop.DRAINED, Stop.CANCELLED])
-async def test_a_step_that_has_ended_is_recorded_though_the_turn_stops(
-    worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch, why: Stop
-) -> None:
-    """The stop comes while the result is on its way: it arrives before the turn is given away."""
-    record_step, on_its_way, back = store.record_step, asyncio.Event(), asyncio.Event()
-
-    async def slowly(held: Held, name: str, result: bytes | None) -> bytes:
-        if result:
-            on_its_way.set()
-            await back.wait()
-        return await record_step(held, name, result)
-
-    async def agent(turn: Turn) -> Answer:
-        yield await turn.step("look up", lambda: "found")
-
-    monkeypatch.setattr(store, "record_step", slowly)
-    runner = await worker.runner(agent)
-    running = asyncio.create_task(runner.run())
-    await on_its_way.wait()
-    runner.stop(why)
-    await asyncio.wait({running}, timeout=0.3)
-    assert not running.done()
-    back.set()
-    await running
-    steps = await store.redis.hgetall(keys.steps(store.prefix, "s.1"))
-    assert list(steps.values()) == [b'"found"']
-
-
-@pytest.mark.parametrize("at_most_once", [False, True])
-@pytest.mark.parametrize("meanwhile", [True, False])
-async def test_a_step_that_ends_as_the_turn_stops_is_recorded(
-    worker: Worker, store: Store, *, meanwhile: bool, at_most_once: bool
-) -> None:
-    """The stop comes in the step's last moment, or right after it: there is no gap for it to fall into."""
-    ran: list[int] = []
-
-    async def agent(turn: Turn) -> Answer:
-        async def look_up() -> str:
-            ran.append(turn.attempt)
-            if meanwhile:
-                runner.stop(Stop.DRAINED)
-            else:
-                asyncio.get_running_loop().call_soon(runner.stop, Stop.DRAINED)
-            return "found"
-
-        yield await turn.step("look up", look_up, at_most_once=at_most_once)
-
-    runner = await worker.runner(agent)
-    assert (await runner.run())[0] == "handed back"
-    assert await (await worker.next(agent)).run() == ("completed", ())
-    assert ran == [1]
-    assert (await record(store, "s.1")).output == "found"
-
-
 @pytest.mark.parametrize("at_most_once", [False, True])
 async def test_a_worker_that_lost_the_turn_unawares_runs_no_step(
     worker: Worker, store: Store, *, at_most_once: bool
@@ -315,28 +260,6 @@ async def test_whatever_gives_a_result_can_be_a_step(worker: Worker, store: Stor
 
     assert await worker.run(agent) == "completed"
     assert (await record(store, "s.1")).output == "2 4 6 "
-
-
-async def test_steps_that_run_when_the_turn_ends_are_cancelled(worker: Worker) -> None:
-    """One of several fails, and the turn with it: the others do not go on behind its back."""
-    ended: list[str] = []
-
-    async def endless() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("endless")
-
-    async def fail() -> None:
-        await asyncio.sleep(0)
-        raise ValueError("no")
-
-    async def agent(turn: Turn) -> Answer:
-        await asyncio.gather(turn.step("endless", endless), turn.step("fail", fail))
-        yield "never"
-
-    assert await worker.run(agent) == "failed"
-    assert ended == ["endless"]
 
 
 async def test_a_step_that_the_server_lost_is_recorded_again(
