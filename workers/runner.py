@@ -150,7 +150,8 @@ class Runner:
                 # A long answer that gets on may break off more often than one that does not.
                 failures = 1 if len(partial) > len(stood) else failures + 1
                 pause = _backoff(failures, error)
-                if failures > self._retries or pause > self._left():
+                # Also what an agent makes of its cancellation: it is not run again.
+                if self.turn.cancelled or failures > self._retries or pause > self._left():
                     raise
                 log.warning("provider_retry", turn=self.record.id, seconds=pause, error=error.message)
                 await asyncio.sleep(pause)
@@ -174,6 +175,8 @@ class Runner:
     async def _consume(self, answer: AsyncIterator[str | Event]) -> None:
         try:
             async for item in answer:
+                if self._log.closed:
+                    break
                 self._take(item)
                 if self._log.full:
                     await self._log.room()

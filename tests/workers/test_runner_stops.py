@@ -10,7 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.turnpool.scripts.kit import MakeTurn, contents, events, lose, record, take
 from tests.workers.conftest import Worker
-from turnpool.agent import Agent, Event, Turn
+from turnpool.agent import Agent, Event, StartOver, Turn
+from turnpool.errors import TransientProviderError
 from turnpool.events import Entry
 from turnpool.models import Outcome
 from turnpool.settings import Settings
@@ -254,16 +255,22 @@ async def test_the_end_is_written_when_redis_is_back(
     await store.close()
 
 
-async def test_an_agent_that_goes_on_after_its_end_changes_nothing(worker: Worker, store: Store) -> None:
-    """What it says after the time to clean up is neither streamed nor stored, nor does it wait for ever."""
+@pytest.mark.parametrize("more", ["after ", StartOver()])
+async def test_an_agent_that_goes_on_after_its_end_changes_nothing(
+    worker: Worker, store: Store, more: str | Event
+) -> None:
+    """What it says after the time to clean up is neither streamed nor stored, and it ends there."""
     goes_on = asyncio.Event()
+    said: list[str | Event] = []
 
-    async def agent(_: Turn) -> AsyncIterator[str]:
+    async def agent(_: Turn) -> Answer:
         yield "before "
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         await goes_on.wait()
-        yield "after "
+        while len(said) < 3:
+            said.append(more)
+            yield more
 
     runner = await worker.runner(agent)
     running = asyncio.create_task(runner.run())
@@ -275,6 +282,28 @@ async def test_an_agent_that_goes_on_after_its_end_changes_nothing(worker: Worke
     assert runner._task
     await asyncio.wait_for(runner._task, 5)
     assert (await record(store, "s.1")).output == runner._log.output == "before "
+    assert said == [more]
+
+
+@pytest.mark.parametrize("why", [Stop.CANCELLED, Stop.DRAINED])
+async def test_an_agent_that_takes_its_cancellation_for_its_provider_is_not_run_again(
+    worker: Worker, why: Stop
+) -> None:
+    """A library may turn every exception into an error that may pass."""
+    ran: list[int] = []
+
+    async def agent(turn: Turn) -> Answer:
+        ran.append(turn.attempt)
+        yield "half"
+        if len(ran) == 1:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                raise TransientProviderError("broke off", 0) from error
+
+    assert (await stopped(worker, why, agent))[0] in {"cancelled", "handed back"}
+    assert ran == [1]
+    assert await worker.texts() == ["half"]
 
 
 async def test_a_claim_with_little_time_left_gets_just_that(worker: Worker, store: Store) -> None:
