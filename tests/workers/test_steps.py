@@ -226,6 +226,23 @@ async def test_a_worker_that_lost_the_turn_unawares_runs_no_step(
     assert ran == [2]
 
 
+@pytest.mark.parametrize("at_most_once", [False, True])
+async def test_a_result_that_is_found_as_a_step_begins_is_used(
+    worker: Worker, store: Store, *, at_most_once: bool
+) -> None:
+    """The claim did not bring it: it was recorded since."""
+    ran: list[int] = []
+
+    async def agent(turn: Turn) -> Answer:
+        await turn.step("charge", lambda: "recorded")
+        turn.steps.recorded.clear()
+        yield await turn.step("charge", lambda: ran.append(1), at_most_once=at_most_once)
+
+    assert await worker.run(agent) == "completed"
+    assert ran == []
+    assert (await record(store, "s.1")).output == "recorded"
+
+
 async def test_the_order_of_keys_in_arguments_does_not_matter(worker: Worker) -> None:
     """A model that says its arguments again may say them in another order."""
     ran: list[dict[str, int]] = []

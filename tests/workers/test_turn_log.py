@@ -11,11 +11,11 @@ from tests.turnpool.scripts.kit import MakeTurn, contents, events, kinds, lose_e
 from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import Event, Turn
-from turnpool.events import Entry, data_of
+from turnpool.events import Entry, data_of, delta
 from turnpool.states import Status
 from turnpool.store import Held, Store
 from workers.runner import Runner, Stop
-from workers.turn_log import KEPT, MOST_WAITING
+from workers.turn_log import KEPT, MOST_WAITING, TurnLog
 from workers.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -188,3 +188,18 @@ async def test_an_agent_waits_when_too_much_waits_for_redis(store: Store, new_tu
     assert "".join(event.get("text", "") for event in await events(store, "s.1")) == piece * 100
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_log_that_has_closed_takes_nothing_more(store: Store) -> None:
+    """Nor does it hold up who waits for room in it, though nothing is written any more."""
+    log = TurnLog(Writer(store, 60), Held("s.1", 1, 0), lambda: None)
+    text = "x" * (MOST_WAITING + 1)
+    log.text(text)
+    waits = asyncio.create_task(log.room())
+    assert (await asyncio.wait({waits}, timeout=0.01))[1] == {waits}
+    log.refuse()
+    await asyncio.wait_for(waits, 5)
+    log.text("more")
+    log.event(delta("more"))
+    assert log.output == text
+    assert await log.close() == [delta(text)]

@@ -32,6 +32,21 @@ async def test_a_step_under_way_gets_its_result_once(store: Store, new_turn: Mak
     assert await store.record_step(held, "a", UNDER_WAY) == b"1"
 
 
+async def test_who_only_looks_records_nothing(store: Store, new_turn: MakeTurn) -> None:
+    """It gets what is recorded, nothing (empty) if a step is unknown or under way."""
+    await store.submit(new_turn())
+    held = await take(store)
+    assert await store.record_step(held, "a", None) == b""
+    assert not await store.redis.exists(keys.steps(store.prefix, "s.1"))
+    await store.record_step(held, "a", UNDER_WAY)
+    assert await store.record_step(held, "a", None) == UNDER_WAY
+    await store.record_step(held, "a", b"1")
+    assert await store.record_step(held, "a", None) == b"1"
+    await lose(store, held)
+    with pytest.raises(LeaseLostError):
+        await store.record_step(held, "a", None)
+
+
 async def test_a_stale_attempt_records_nothing(store: Store, new_turn: MakeTurn) -> None:
     """Who lost the turn can't set what the next attempt is given; nor can anyone after its end."""
     await store.submit(new_turn())
