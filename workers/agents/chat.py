@@ -5,6 +5,7 @@ that broke off goes on where the endpoint can do so (`continuing.py`).
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -200,14 +201,16 @@ def _translated(error: openai.APIError) -> ProviderError:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds, of a header that has seconds or a date (RFC 9110, 10.2.3)."""
+    """Seconds, of a header that has seconds or a date (RFC 9110, 10.2.3); None for what is neither."""
     if not value:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return seconds if math.isfinite(seconds) and seconds >= 0 else None
     try:
         return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
