@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,8 @@ def chunk(text: str | None = None, **more: Any) -> str:
     return f"data: {json.dumps(body | more)}\n\n"
 
 
-DONE = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]) + "data: [DONE]\n\n"
+END = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+DONE = END + "data: [DONE]\n\n"
 
 
 def answer(*parts: str, status: str = "200 OK", headers: str = "", cut: bool = False) -> bytes:
@@ -44,6 +46,8 @@ class Provider:
     # What follows after the pause, seconds.
     rest: bytes = b""
     pause: float = 0
+    # What comes in between, ten times.
+    beat: bytes = b""
     serving: asyncio.Task[Any] | None = None
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
@@ -56,10 +60,15 @@ class Provider:
         self.requests.append((head[0], headers, json.loads(body)))
         writer.write(self.answer)
         await writer.drain()
-        await asyncio.sleep(self.pause)
-        writer.write(self.rest)
-        writer.close()
-        await writer.wait_closed()
+        # Who has heard enough goes away.
+        with suppress(ConnectionError):
+            for _ in range(10):
+                await asyncio.sleep(self.pause / 10)
+                writer.write(self.beat)
+                await writer.drain()
+            writer.write(self.rest)
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.fixture
@@ -114,6 +123,33 @@ async def test_the_text_is_passed_on_as_it_comes(provider: Provider) -> None:
         DONE,
     )
     assert await said(turn()) == ["Grüße 👋", 'a "quote"\n', Usage(5, 2)]
+
+
+async def test_usage_that_comes_with_each_chunk_is_of_the_answer_so_far(provider: Provider) -> None:
+    """Running totals are not added up: the last one counts, once."""
+    usages = [{"prompt_tokens": 5, "completion_tokens": number} for number in range(4)]
+    first, second, end, last = ({"usage": usage} for usage in usages)
+    stop = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    provider.answer = answer(
+        chunk("a", **first), chunk("b", **second), chunk(**end, choices=stop), chunk(**last, choices=[])
+    )
+    assert await said(turn()) == ["a", "b", Usage(5, 3)]
+
+
+async def test_of_several_answers_the_first_is_read(provider: Provider) -> None:
+    """`n` in the params asks for more; their texts and ends are not mixed into it."""
+    first, second = (
+        [{"index": index, "delta": {"content": text}} for index, text in pair]
+        for pair in ([(1, "no"), (0, "yes")], [(0, ", yes"), (1, ", no")])
+    )
+    other = [{"index": 1, "delta": {"content": "."}, "finish_reason": "stop"}]
+    provider.answer = answer(
+        chunk(choices=first), chunk(choices=second), chunk(choices=other), chunk("!"), DONE
+    )
+    assert await said(turn(n=2)) == ["yes", ", yes", "!"]
+    provider.answer = answer(chunk(choices=first), chunk(choices=other))
+    with pytest.raises(TransientProviderError, match="without a finish_reason"):
+        await said(turn(n=2))
 
 
 async def test_the_request_is_what_the_endpoint_expects(provider: Provider) -> None:
@@ -197,6 +233,9 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "cut": lambda: answer(chunk("half"), cut=True),
     "error event": lambda: answer(chunk("half"), 'data: {"error": {"message": "overloaded"}}\n\n', DONE),
     "no JSON": lambda: answer(chunk("half"), 'data: {"choices": \n\n', DONE),
+    "no UTF-8": lambda: answer(chunk("half"), chunk("?"), DONE).replace(b"?", b"\xff"),
+    "too deep": lambda: answer(chunk("half"), f"data: {'[' * 100_000}\n\n", DONE),
+    "a number too long": lambda: answer(chunk("half"), chunk(created=0).replace(": 0}", f": {'1' * 5000}}}")),
 }
 
 
@@ -208,6 +247,14 @@ async def test_a_stream_that_breaks_may_be_tried_again(provider: Provider, how: 
     with pytest.raises(TransientProviderError):
         await said(turn(), items)
     assert items == ["half"]
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_what_breaks_after_the_end_harms_nothing(provider: Provider, how: str) -> None:
+    """With its finish_reason the answer is whole."""
+    half, end = (f"{len(part):x}\r\n{part}\r\n".encode() for part in (chunk("half"), chunk("whole") + END))
+    provider.answer = BROKEN[how]().replace(half, end)
+    assert await said(turn()) == ["whole"]
 
 
 async def test_a_provider_that_is_not_there_may_come_back(
@@ -232,18 +279,56 @@ async def test_a_cancelled_turn_closes_its_connection(provider: Provider) -> Non
         await anext(answering)
 
 
-async def test_a_stall_in_mid_answer_may_be_tried_again(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What came before is yielded; the silence before the first token is no stall."""
-    monkeypatch.setenv("TURNPOOL_STALL_SECONDS", "0.2")
+def rest(*parts: str, cut: bool = False) -> bytes:
+    """What follows of an answer."""
+    return answer(*parts, cut=cut).partition(b"\r\n\r\n")[2]
+
+
+@pytest.fixture
+def stalling(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
+    """A provider that is silent for longer than the settings allow."""
+    monkeypatch.setenv("TURNPOOL_STALL_SECONDS", "0.3")
     chat._endpoint.cache_clear()
-    provider.pause = 0.5
-    provider.answer = answer(chunk(""), chunk(None), cut=True)
-    provider.rest = answer(chunk("slow"), chunk(" start"), DONE).partition(b"\r\n\r\n")[2]
+    provider.pause = 0.6
+    return provider
+
+
+@pytest.mark.parametrize("beat", ["", chunk("")])
+async def test_a_stall_in_mid_answer_may_be_tried_again(stalling: Provider, beat: str) -> None:
+    """What came before is yielded. Empty chunks are silence; what is before the first token is no stall."""
+    stalling.beat = rest(beat, cut=True) if beat else b""
+    stalling.answer = answer(chunk(""), chunk(None), cut=True)
+    stalling.rest = rest(chunk("slow"), chunk(" start"), DONE)
     assert await said(turn()) == ["slow", " start"]
-    provider.answer = answer(chunk("half"), cut=True)
+    stalling.answer = answer(chunk("half"), cut=True)
     items: list[str | Event] = []
-    with pytest.raises(TransientProviderError, match=r"silent for 0.2 s"):
+    with pytest.raises(TransientProviderError, match=r"silent for 0.3 s"):
         await said(turn(), items)
     assert items == ["half"]
+
+
+async def test_a_stall_after_the_end_harms_nothing(stalling: Provider) -> None:
+    """The answer is whole, though the connection stays open."""
+    stalling.answer = answer(chunk("whole") + END, cut=True)
+    assert await said(turn()) == ["whole"]
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal", "tool_calls"])
+async def test_a_model_that_works_does_not_stall(stalling: Provider, name: str) -> None:
+    """It may think or call tools in mid-answer."""
+    value = [{"index": 0}] if name == "tool_calls" else "x"
+    stalling.answer = answer(chunk("half"), cut=True)
+    stalling.beat = rest(chunk(choices=[{"delta": {name: value}}]), cut=True)
+    stalling.rest = rest(chunk("whole"), DONE)
+    items = await said(turn())
+    assert (items[0], items[-1]) == ("half", "whole")
+
+
+async def test_the_time_of_a_slow_reader_is_no_stall(stalling: Provider) -> None:
+    """A worker whose Redis is away reads late what came in time."""
+    stalling.answer = answer(chunk("half"), chunk(""), cut=True)
+    stalling.rest = rest(chunk("whole"), DONE)
+    answering = chat.agent(turn())
+    assert await anext(answering) == "half"
+    await asyncio.sleep(0.45)
+    assert [item async for item in answering] == ["whole"]

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from functools import cache
-from json import JSONDecodeError
 from typing import Any, NamedTuple
 
 import openai
@@ -33,14 +32,27 @@ SENT = ("role", "content", "name", "tool_calls", "tool_call_id")
 
 
 class Delta(BaseModel):
-    """A piece of the answer; may be empty."""
+    """A piece of the answer; may be empty. What is not text only shows that the model works."""
 
     content: str | None = None
+    tool_calls: Any = None
+    refusal: Any = None
+    # What the providers call the text of a model that thinks.
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is a mere sign of life."""
+        return not (
+            self.content or self.tool_calls or self.refusal or self.reasoning_content or self.reasoning
+        )
 
 
 class Choice(BaseModel):
     """`finish_reason` comes with the last piece."""
 
+    index: int | None = None
     delta: Delta | None = None
     finish_reason: str | None = None
 
@@ -61,10 +73,24 @@ class Chunk(BaseModel):
     choices: list[Choice] | None = None
     usage: Tokens | None = None
 
-    def texts(self) -> list[str]:
+    @property
+    def answer(self) -> Choice:
+        """What it has of the answer: the first, where `n` in the params asks for several."""
+        return next((choice for choice in self.choices or () if not choice.index), Choice())
+
+    @property
+    def text(self) -> str:
         """Text in it."""
-        deltas = [choice.delta for choice in self.choices or () if choice.delta]
-        return [delta.content for delta in deltas if delta.content]
+        delta = self.answer.delta
+        return (delta and delta.content) or ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it brings no answer any further."""
+        choices = self.choices or ()
+        return not any(
+            choice.finish_reason or (choice.delta and not choice.delta.empty) for choice in choices
+        )
 
 
 class Endpoint(NamedTuple):
@@ -115,6 +141,7 @@ async def _ask(body: Body) -> Answer:
     """Text and usage as they come. Raises ProviderError, TransientProviderError."""
     client, settings, _ = _endpoint()
     span = tracing.model_span(body["model"], client.base_url.host)
+    usage: Tokens | None = None
     try:
         stream = await client.post(
             "/chat/completions", body=body, cast_to=object, stream=True,
@@ -123,45 +150,61 @@ async def _ask(body: Body) -> Answer:
         )  # fmt: skip
         async with stream:
             async for chunk in _to_the_end(stream, settings.stall_seconds):
-                for item in _items(chunk):
-                    yield item
+                if chunk.text:
+                    yield chunk.text
+                # Some send it with each chunk, of all the answer so far.
+                usage = chunk.usage or usage
+        if usage:
+            yield Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
     except openai.APIError as error:
         raise _translated(error) from error
-    except JSONDecodeError as error:
-        raise TransientProviderError(f"The model's provider sent a broken event: {error}") from error
     finally:
         span.end()
 
 
 async def _to_the_end(stream: AsyncIterator[Any], stall_seconds: float) -> AsyncIterator[Chunk]:
-    """The chunks of an answer. Raises TransientProviderError if it stalls, is no answer, or has no end."""
+    """The chunks of an answer. Raises TransientProviderError if it stalls, breaks, is none, or has no end."""
     begun = ended = False
+    left = stall_seconds
     while True:
+        asked = time.monotonic()
         try:
-            async with asyncio.timeout(stall_seconds if begun else None):
-                chunk = _checked(await anext(stream))
+            async with asyncio.timeout(left if begun else None):
+                chunk = await _next(stream)
         except StopAsyncIteration:
             break
-        except TimeoutError:
+        except (TimeoutError, TransientProviderError) as error:
+            if ended:
+                # The answer is whole, only what was counted may be missing.
+                return
+            if isinstance(error, TransientProviderError):
+                raise
             message = f"The model's provider stopped in mid-answer and was silent for {stall_seconds:g} s."
             raise TransientProviderError(message) from None
+        # Only the time spent here counts: whoever reads the answer may be slow.
+        left = left - (time.monotonic() - asked) if chunk.empty else stall_seconds
         yield chunk
         # Some send an empty chunk at once, long before the first token.
-        begun = begun or bool(chunk.texts())
-        ended = ended or any(choice.finish_reason for choice in chunk.choices or ())
+        begun = begun or bool(chunk.text)
+        ended = ended or bool(chunk.answer.finish_reason)
     if not ended:
         raise TransientProviderError("The model's provider ended its answer without a finish_reason.")
 
 
-def _checked(chunk: Any) -> Chunk:
+async def _next(stream: AsyncIterator[Any]) -> Chunk:
+    """The next chunk. Raises StopAsyncIteration, TransientProviderError."""
     try:
-        return Chunk.model_validate(chunk)
+        return Chunk.model_validate(await anext(stream))
+    except openai.APIError as error:
+        raise _translated(error) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise TransientProviderError(
-            f"The model's provider sent a broken chunk: {name}: {first['msg']}"
-        ) from None
+        message = f"The model's provider sent a broken chunk: {name}: {first['msg']}"
+        raise TransientProviderError(message) from None
+    # No UTF-8, no JSON, a number too long or lists too deep to be read.
+    except (ValueError, RecursionError) as error:
+        raise TransientProviderError(f"The model's provider sent a broken event: {error}") from error
 
 
 @cache
@@ -179,14 +222,6 @@ def _endpoint() -> Endpoint:
 
 def _message(message: Message) -> Message:
     return {name: message[name] for name in SENT if name in message}
-
-
-def _items(chunk: Chunk) -> list[str | Event]:
-    """Text and usage of one chunk of the stream."""
-    items: list[str | Event] = [*chunk.texts()]
-    if usage := chunk.usage:
-        items.append(Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0))
-    return items
 
 
 def _translated(error: openai.APIError) -> ProviderError:
