@@ -127,11 +127,13 @@ async def test_the_text_is_passed_on_as_it_comes(provider: Provider) -> None:
 
 async def test_usage_that_comes_with_each_chunk_is_of_the_answer_so_far(provider: Provider) -> None:
     """Running totals are not added up: the last one counts, once."""
-    usages = [{"prompt_tokens": 5, "completion_tokens": number} for number in range(4)]
-    first, second, end, last = ({"usage": usage} for usage in usages)
+    first, second, end, last = ({"prompt_tokens": 5, "completion_tokens": number} for number in range(4))
     stop = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     provider.answer = answer(
-        chunk("a", **first), chunk("b", **second), chunk(**end, choices=stop), chunk(**last, choices=[])
+        chunk("a", usage=first),
+        chunk("b", usage=second),
+        chunk(choices=stop, usage=end),
+        chunk(choices=[], usage=last),
     )
     assert await said(turn()) == ["a", "b", Usage(5, 3)]
 
@@ -277,6 +279,26 @@ async def test_a_cancelled_turn_closes_its_connection(provider: Provider) -> Non
     await answering.aclose()  # type: ignore[attr-defined]
     with pytest.raises(StopAsyncIteration):
         await anext(answering)
+
+
+CALL = {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "look", "arguments": "{}"}}]}
+
+
+@pytest.mark.parametrize(
+    ("delta", "reason"), [(CALL, "tool_calls"), (CALL, "stop"), ({}, "tool_calls"), ({}, "function_call")]
+)
+async def test_an_answer_that_is_a_tool_call_is_an_error(
+    provider: Provider, delta: dict[str, Any], reason: str
+) -> None:
+    """It would be empty, and nobody would run the tool. Where there is text, that is the answer."""
+    call = chunk(choices=[{"index": 0, "delta": delta}])
+    end = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": reason}])
+    provider.answer = answer(call, end)
+    with pytest.raises(ProviderError, match="runs none: leave `tools` out of params") as raised:
+        await said(turn())
+    assert not isinstance(raised.value, TransientProviderError)
+    provider.answer = answer(chunk("Let me look."), call, end)
+    assert await said(turn()) == ["Let me look."]
 
 
 def rest(*parts: str, cut: bool = False) -> bytes:

@@ -27,6 +27,11 @@ CONNECT_TIMEOUT, SILENCE_TIMEOUT = 5.0, 120.0
 # Statuses that may pass: time-out, conflict, too many, and all of the 500s.
 TRANSIENT = frozenset({408, 409, 429})
 SERVER_ERROR = 500
+# What an answer ends with whose model wants a tool to be run; the second is of an older form.
+TOOLS = frozenset({"tool_calls", "function_call"})
+NO_TOOLS = (
+    "The model asks for a tool, and agent `chat` runs none: leave `tools` out of params, or write an agent."
+)
 # What of a stored message the endpoint is sent.
 SENT = ("role", "content", "name", "tool_calls", "tool_call_id")
 
@@ -83,6 +88,12 @@ class Chunk(BaseModel):
         """Text in it."""
         delta = self.answer.delta
         return (delta and delta.content) or ""
+
+    @property
+    def calls(self) -> bool:
+        """Whether the model wants a tool to be run."""
+        choice = self.answer
+        return choice.finish_reason in TOOLS or bool(choice.delta and choice.delta.tool_calls)
 
     @property
     def empty(self) -> bool:
@@ -142,6 +153,7 @@ async def _ask(body: Body) -> Answer:
     client, settings, _ = _endpoint()
     span = tracing.model_span(body["model"], client.base_url.host)
     usage: Tokens | None = None
+    said = called = False
     try:
         stream = await client.post(
             "/chat/completions", body=body, cast_to=object, stream=True,
@@ -151,11 +163,15 @@ async def _ask(body: Body) -> Answer:
         async with stream:
             async for chunk in _to_the_end(stream, settings.stall_seconds):
                 if chunk.text:
+                    said = True
                     yield chunk.text
+                called = called or chunk.calls
                 # Some send it with each chunk, of all the answer so far.
                 usage = chunk.usage or usage
         if usage:
             yield Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+        if called and not said:
+            raise ProviderError(NO_TOOLS)
     except openai.APIError as error:
         raise _translated(error) from error
     finally:
