@@ -153,6 +153,8 @@ class Turn:
         except Exception as error:
             self.steps.raised[key] = error
             raise
+        # At once: whoever asks again while it is being recorded, after a time-out of its own, has it.
+        self.steps.recorded[key] = result
         return await self.steps.record(key, result)
 
 

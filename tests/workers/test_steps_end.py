@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -181,6 +182,27 @@ async def test_a_step_asked_for_after_the_end_leaves_no_trace(
     assert (await running)[0] == "handed back"
     steps = await store.redis.hgetall(keys.steps(store.prefix, "s.1"))
     assert list(steps.values()) == [b'"found"']
+
+
+async def test_a_step_that_is_asked_for_again_while_it_is_recorded_is_not_run_again(
+    worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent had a time-out of its own, which came when the step had ended."""
+    record_step, ran = store.record_step, []
+
+    async def slowly(held: Held, name: str, result: bytes | None) -> bytes:
+        if result:
+            await asyncio.sleep(0.5)
+        return await record_step(held, name, result)
+
+    async def agent(turn: Turn) -> Answer:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(turn.step("look up", lambda: ran.append("look up")), 0.2)
+        yield str(await turn.step("look up", lambda: ran.append("look up")))
+
+    monkeypatch.setattr(store, "record_step", slowly)
+    assert await worker.run(agent) == "completed"
+    assert ran == ["look up"]
 
 
 async def test_who_waits_for_a_step_that_the_end_cancels_does_not_run_it(worker: Worker) -> None:
