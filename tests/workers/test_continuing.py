@@ -9,7 +9,7 @@ import pytest
 
 from tests.workers.test_chat import DONE, answer, chunk
 from turnpool.agent import Event, StartOver, Steps, Turn, can_continue
-from turnpool.errors import ProviderError, TransientProviderError
+from turnpool.errors import TransientProviderError
 from workers.agents import chat, continuing
 
 pytestmark = pytest.mark.anyio
@@ -20,11 +20,26 @@ FRESH = {"Tell": STORY, "Count": "1, 2, 3, 4"}
 WHOLE = {"Tell": STORY, "Count": COUNT}
 
 
+REFUSED = answer('{"error": {"message": "unknown field"}}', status="400 Bad Request")
+BUSY = answer('{"error": {"message": "busy"}}', status="503 Unavailable")
+WAIT = answer('{"error": {"message": "busy"}}', status="429 Too Many", headers="retry-after: 7\r\n")
+SILENCE = b"silence"
+FAULTS = {
+    "busy": BUSY,
+    "cut": answer(chunk(""), cut=True),
+    "no answer": b"",
+    "no JSON": answer("data: {\n\n", DONE),
+}
+
+
 class Endpoint:
     """An OpenAI-compatible endpoint that goes on with the last message in its own way."""
 
     def __init__(self) -> None:
         self.kind = "plain"
+        # Answers in place of its own: to a plain request, and to one that goes on, by its first word.
+        self.plain: bytes | None = None
+        self.fails: dict[str, bytes] = {}
         self.requests: list[dict[str, Any]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,19 +48,22 @@ class Endpoint:
         length = int(head.split("content-length: ")[1].split("\r\n")[0])
         body = json.loads(await reader.readexactly(length))
         self.requests.append(body)
-        writer.write(self._reply(body))
+        reply = self._reply(body)
+        if reply == SILENCE:
+            await reader.read()
+        writer.write(reply)
         await writer.drain()
         writer.close()
 
     def _reply(self, body: dict[str, Any]) -> bytes:
         asked, last = body["messages"][0]["content"].split()[0], body["messages"][-1]
         if last["role"] == "user":
-            return _streamed(FRESH[asked])
-        if self.kind == "busy":
-            return answer('{"error": {"message": "busy"}}', status="503 Unavailable")
+            return _streamed(FRESH[asked]) if self.plain is None else self.plain
+        if asked in self.fails:
+            return self.fails[asked]
         extra = {"continue_final_message", "add_generation_prompt"} & set(body) or {"prefix"} & set(last)
         if self.kind == "strict" and extra:
-            return answer('{"error": {"message": "unknown field"}}', status="400 Bad Request")
+            return REFUSED
         goes_on = {
             "plain": not extra,
             "repeats": not extra,
@@ -79,22 +97,31 @@ async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
     await server.wait_closed()
 
 
-async def said(partial: str, **params: Any) -> list[str | Event]:
-    """What the agent yields at its second attempt, text in one piece."""
+def second(partial: str, **params: Any) -> Turn:
+    """A turn at its second attempt."""
 
     async def record(_: str, result: bytes | None) -> bytes:
         await asyncio.sleep(0)
         return result or b""
 
     messages = [{"role": "user", "content": "Tell a story."}]
-    turn = Turn("s.1", "s", "chat", messages, messages, params, {}, 2, Steps(record), partial)
-    items: list[str | Event] = []
+    return Turn("s.1", "s", "chat", messages, messages, params, {}, 2, Steps(record), partial)
+
+
+async def answered(turn: Turn, items: list[str | Event] | None = None) -> list[str | Event]:
+    """What the agent yields, text in one piece; what comes before an error is in the list given."""
+    items = [] if items is None else items
     async for item in chat.agent(turn):
         if isinstance(item, str) and items and isinstance(items[-1], str):
             items[-1] += item
         else:
             items.append(item)
     return items
+
+
+async def said(partial: str, **params: Any) -> list[str | Event]:
+    """What the agent yields at the second attempt of a new turn."""
+    return await answered(second(partial, **params))
 
 
 @pytest.mark.parametrize("kind", ["plain", "repeats", "vllm", "prefix", "strict"])
@@ -122,12 +149,20 @@ async def test_an_endpoint_is_tried_once(endpoint: Endpoint) -> None:
     assert [request["model"] for request in endpoint.requests[-2:]] == ["other"] * 2
 
 
-async def test_a_busy_endpoint_is_tried_again(endpoint: Endpoint) -> None:
-    """An error that may pass says nothing of what the endpoint can do."""
-    endpoint.kind = "busy"
-    with pytest.raises(TransientProviderError):
-        await said(STORY[:9])
-    endpoint.kind = "plain"
+@pytest.mark.parametrize("how", [*FAULTS, "silence"])
+async def test_a_trial_that_fails_is_made_again_for_other_turns(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """An error that may pass says nothing of the endpoint; this turn starts over, and waits but once."""
+    if how == "silence":
+        monkeypatch.setattr(continuing, "TRIAL_TIMEOUT", 0.2)
+    endpoint.fails = {"Count": FAULTS.get(how, SILENCE)}
+    turn = second(STORY[:9])
+    assert await answered(turn) == [StartOver(), STORY]
+    assert await answered(turn) == [StartOver(), STORY]
+    assert len(endpoint.requests) == 3
+    assert can_continue(chat.agent)
+    endpoint.fails = {}
     assert await said(STORY[:9]) == [STORY[9:]]
 
 
@@ -155,10 +190,63 @@ async def test_the_setting_decides(
     assert asked is (mode != "never")
 
 
-async def test_a_refusal_of_the_answer_itself_is_told(endpoint: Endpoint) -> None:
-    """Only the trial may be refused without harm."""
-    endpoint.kind = "vllm"
-    assert await said(STORY[:9]) == [STORY[9:]]
-    endpoint.kind = "strict"
-    with pytest.raises(ProviderError, match="unknown field"):
-        await said(STORY[:9])
+@pytest.mark.parametrize("reply", [REFUSED, *FAULTS.values()], ids=["refused", *FAULTS])
+@pytest.mark.parametrize("fresh", [STORY, ""])
+async def test_a_continuation_that_fails_starts_over(endpoint: Endpoint, reply: bytes, fresh: str) -> None:
+    """Though the trial went well; also where the new answer is empty."""
+    endpoint.fails = {"Tell": reply}
+    endpoint.plain = _streamed(fresh)
+    assert await said(STORY[:9]) == [StartOver(), *([fresh] if fresh else [])]
+
+
+async def test_a_continuation_that_breaks_off_goes_on_from_there(endpoint: Endpoint) -> None:
+    """What came of it is kept for the next try."""
+    endpoint.fails = {"Tell": answer(chunk(STORY[9:20]), cut=True)}
+    items: list[str | Event] = []
+    with pytest.raises(TransientProviderError):
+        await answered(second(STORY[:9]), items)
+    assert items == [STORY[9:20]]
+
+
+@pytest.mark.parametrize("asked", ["Count", "Tell"])
+async def test_a_provider_that_fails_all_requests_takes_no_text_back(endpoint: Endpoint, asked: str) -> None:
+    """What stands is replaced once there is a new answer."""
+    endpoint.fails = {asked: BUSY}
+    endpoint.plain = BUSY
+    items: list[str | Event] = []
+    with pytest.raises(TransientProviderError, match="busy"):
+        await answered(second(STORY[:9]), items)
+    assert items == []
+
+
+@pytest.mark.parametrize("asked", ["Count", "Tell"])
+async def test_a_provider_that_asks_to_wait_is_asked_the_same_again(endpoint: Endpoint, asked: str) -> None:
+    """When it says so the text goes on."""
+    endpoint.fails = {asked: WAIT}
+    turn = second(STORY[:9])
+    with pytest.raises(TransientProviderError) as raised:
+        await answered(turn)
+    assert raised.value.retry_after == 7
+    endpoint.fails = {}
+    assert await answered(turn) == [STORY[9:]]
+
+
+async def test_a_turn_that_is_cancelled_leaves_the_trial_to_the_others() -> None:
+    """One trial is made for all who wait, whoever came first."""
+    ways, asked = continuing.Ways(), 0
+    begun, allowed = asyncio.Event(), asyncio.Event()
+
+    async def ask(_: continuing.Body) -> continuing.Answer:
+        nonlocal asked
+        asked += 1
+        begun.set()
+        await allowed.wait()
+        yield continuing.REST
+
+    first, other = (asyncio.create_task(ways.find(("url", "model"), ask, {})) for _ in range(2))
+    await begun.wait()
+    first.cancel()
+    await asyncio.wait({first})
+    allowed.set()
+    assert await other == continuing.WAYS[0]
+    assert (first.cancelled(), asked) == (True, 1)

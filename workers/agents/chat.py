@@ -12,6 +12,7 @@ from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import openai
 from pydantic import BaseModel, ValidationError
@@ -19,8 +20,11 @@ from pydantic import BaseModel, ValidationError
 from turnpool import tracing
 from turnpool.agent import Event, Message, StartOver, Turn, Usage, continues
 from turnpool.errors import ProviderError, TransientProviderError
+from turnpool.logs import get_logger
 from turnpool.settings import Settings, read_settings
 from workers.agents.continuing import WAYS, Answer, Body, Way, Ways, request, without
+
+log = get_logger(__name__)
 
 # Seconds: to connect, and the longest silence before the first token; busy providers begin late.
 CONNECT_TIMEOUT, SILENCE_TIMEOUT = 5.0, 120.0
@@ -105,11 +109,15 @@ class Chunk(BaseModel):
 
 
 class Endpoint(NamedTuple):
-    """The endpoint that the settings name, and what is known of it."""
+    """The endpoint that the settings name, and what is known of it.
+
+    `undecided`: turns that tried in vain how it goes on, and do not wait for that again.
+    """
 
     client: openai.AsyncOpenAI
     settings: Settings
     ways: Ways
+    undecided: WeakSet[Turn]
 
 
 def _may_continue() -> bool:
@@ -125,32 +133,63 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     body: Body = {"model": _endpoint().settings.llm_model, **turn.params, "stream": True}
     body["stream_options"] = {"include_usage": True}
     body["messages"] = [_message(message) for message in turn.messages]
-    way = await _way(body) if turn.partial else None
+    way = await _way(turn, body) if turn.partial else None
+    said = False
     if way:
-        answer = _ask(request(body, way, turn.partial))
-        if way.repeats:
-            answer = without(turn.partial, answer)
-    else:
-        if turn.partial:
-            yield StartOver()
-        answer = _ask(body)
-    async with aclosing(answer):
+        try:
+            async with aclosing(_rest(turn.partial, way, body)) as answer:
+                async for item in answer:
+                    said = True
+                    yield item
+        except ProviderError as error:
+            if said or _asks_to_wait(error):
+                raise
+            log.warning("continuation_failed", turn=turn.id, error=error.message)
+        else:
+            return
+    # The text so far stands until there is another: the provider may fail this request too.
+    over = bool(turn.partial)
+    async with aclosing(_ask(body)) as answer:
         async for item in answer:
+            if over:
+                yield StartOver()
+                over = False
             yield item
+    if over:
+        yield StartOver()
 
 
-async def _way(body: Body) -> Way | None:
-    """How the endpoint goes on with an answer, None if it does not."""
-    settings = _endpoint().settings
+def _rest(partial: str, way: Way, body: Body) -> Answer:
+    """What follows the partial answer."""
+    answer = _ask(request(body, way, partial))
+    return without(partial, answer) if way.repeats else answer
+
+
+async def _way(turn: Turn, body: Body) -> Way | None:
+    """How the endpoint goes on with an answer, None if it does not, or if that cannot be told now."""
+    _, settings, ways, undecided = _endpoint()
     if settings.chat_continue == "never":
         return None
-    found = await _endpoint().ways.find((settings.llm_base_url, body["model"]), _ask, body)
+    found = None
+    if turn not in undecided:
+        try:
+            found = await ways.find((settings.llm_base_url, body["model"]), _ask, body)
+        except TransientProviderError as error:
+            if _asks_to_wait(error):
+                raise
+            log.warning("trial_failed", turn=turn.id, error=error.message)
+            undecided.add(turn)
     return WAYS[0] if found is None and settings.chat_continue == "always" else found
+
+
+def _asks_to_wait(error: ProviderError) -> bool:
+    """Whether the provider said when to ask again: then it is asked the same again, and the text stands."""
+    return isinstance(error, TransientProviderError) and error.retry_after is not None
 
 
 async def _ask(body: Body) -> Answer:
     """Text and usage as they come. Raises ProviderError, TransientProviderError."""
-    client, settings, _ = _endpoint()
+    client, settings, *_ = _endpoint()
     span = tracing.model_span(body["model"], client.base_url.host)
     usage: Tokens | None = None
     said = called = False
@@ -233,7 +272,7 @@ def _endpoint() -> Endpoint:
         max_retries=0,
         timeout=openai.Timeout(SILENCE_TIMEOUT, connect=CONNECT_TIMEOUT),
     )
-    return Endpoint(client, settings, Ways())
+    return Endpoint(client, settings, Ways(), WeakSet())
 
 
 def _message(message: Message) -> Message:

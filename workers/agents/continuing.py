@@ -39,6 +39,8 @@ QUESTION: Message = {"role": "user", "content": "Count to twenty in digits."}
 # No answer that starts over would begin so.
 PARTIAL = "Gladly, and slowly: 1, 2, 3, 4, 5, 6,"
 REST = "7, 8"
+# Seconds to wait for each token of a trial; turns wait for it that have been cut off already.
+TRIAL_TIMEOUT = 10.0
 
 
 def request(body: Body, way: Way, partial: str) -> Body:
@@ -54,6 +56,9 @@ async def find_way(ask: Ask, body: Body) -> Way | None:
         small: Body = {name: body[name] for name in ("model", "stream") if name in body}
         try:
             text = await _beginning(ask(request({**small, "messages": [QUESTION]}, way, PARTIAL)))
+        except TimeoutError:
+            message = f"The model's provider was silent for {TRIAL_TIMEOUT:g} s when asked to continue."
+            raise TransientProviderError(message) from None
         except TransientProviderError:
             raise
         except ProviderError as error:
@@ -70,7 +75,12 @@ async def _beginning(answer: Answer) -> str:
     """As much of the answer as tells what it is."""
     text = ""
     async with aclosing(answer):
-        async for item in answer:
+        while True:
+            try:
+                async with asyncio.timeout(TRIAL_TIMEOUT):
+                    item = await anext(answer)
+            except StopAsyncIteration:
+                break
             if isinstance(item, str):
                 text = (text + item).lstrip()
             if len(text) >= len(f"{PARTIAL} {REST}") or not _undecided(text):
