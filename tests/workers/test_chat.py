@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +38,24 @@ def answer(*parts: str, status: str = "200 OK", headers: str = "", cut: bool = F
     return (head + headers + "\r\n" + "".join(chunks) + end).encode()
 
 
+class Clock:
+    """Can be put forward, with all timers of the event loop."""
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self._time = time
+        self.ahead = 0.0
+
+    def time(self) -> float:
+        """As the event loop's own."""
+        return self._time() + self.ahead
+
+    async def pass_by(self, seconds: int) -> None:
+        """One by one, so that whoever is a few rounds late waits hardly less."""
+        for _ in range(seconds):
+            self.ahead += 1
+            await asyncio.sleep(0)
+
+
 @dataclass
 class Provider:
     """Answers every request alike, and notes it."""
@@ -48,6 +66,8 @@ class Provider:
     pause: float = 0
     # What comes in between, ten times.
     beat: bytes = b""
+    # What it does before it answers.
+    think: Callable[[], Awaitable[None]] | None = None
     serving: asyncio.Task[Any] | None = None
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
@@ -58,6 +78,8 @@ class Provider:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
         body = await reader.readexactly(int(headers["content-length"]))
         self.requests.append((head[0], headers, json.loads(body)))
+        if self.think:
+            await self.think()
         writer.write(self.answer)
         await writer.drain()
         # Who has heard enough goes away.
@@ -327,6 +349,19 @@ async def test_a_stall_in_mid_answer_may_be_tried_again(stalling: Provider, beat
     with pytest.raises(TransientProviderError, match=r"silent for 0.3 s"):
         await said(turn(), items)
     assert items == ["half"]
+
+
+async def test_a_first_token_may_come_late(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Busy providers let requests wait, large models read long conversations; a minute is borne."""
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop.time)
+    monkeypatch.setattr(loop, "time", clock.time)
+    provider.think = lambda: clock.pass_by(60)
+    provider.answer = answer(chunk("late"), DONE)
+    assert await said(turn()) == ["late"]
+    provider.think = lambda: clock.pass_by(150)
+    with pytest.raises(TransientProviderError, match="cannot be reached: Request timed out"):
+        await said(turn())
 
 
 async def test_a_stall_after_the_end_harms_nothing(stalling: Provider) -> None:
