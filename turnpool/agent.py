@@ -15,6 +15,9 @@ from typing import Any
 import orjson
 
 from turnpool.errors import StepInterruptedError
+from turnpool.logs import get_logger
+
+log = get_logger(__name__)
 
 Message = dict[str, Any]
 """`role` (system, user, assistant, tool) and `content`, as in OpenAI's chat format."""
@@ -198,6 +201,11 @@ def continues(when: Callable[[], bool] = lambda: True) -> Callable[[Agent], Agen
 
 
 def can_continue(agent: Agent) -> bool:
-    """Whether the agent would now go on from a partial answer."""
+    """Whether the agent would now go on from a partial answer; not if its `when` raises."""
     when: Callable[[], bool] | None = getattr(agent, _CONTINUES, None)
-    return when is not None and when()
+    try:
+        return when is not None and when()
+    except Exception:
+        # It is asked before each claim, also of other agents' turns.
+        log.exception("can_continue_failed", agent=getattr(agent, "__name__", repr(agent)))
+        return False

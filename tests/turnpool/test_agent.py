@@ -1,0 +1,37 @@
+"""What agents say of themselves."""
+
+from collections.abc import AsyncIterator
+
+from structlog.testing import capture_logs
+
+from turnpool.agent import Agent, Event, Turn, can_continue, continues
+
+
+def new_agent() -> Agent:
+    """One that no test has marked yet."""
+
+    async def agent(turn: Turn) -> AsyncIterator[str | Event]:
+        yield turn.id
+
+    return agent
+
+
+def _broken() -> bool:
+    raise RuntimeError("no key")
+
+
+def test_an_agent_says_whether_it_can_continue() -> None:
+    """One that is not marked cannot; `when` is asked each time."""
+    answers = [True, False]
+    assert not can_continue(new_agent())
+    agent = continues(when=lambda: answers.pop(0))(new_agent())
+    assert [can_continue(agent), can_continue(agent)] == [True, False]
+    assert can_continue(continues()(new_agent()))
+
+
+def test_one_that_cannot_say_whether_it_can_does_not() -> None:
+    """It would stop the claims of all agents of its worker; that it failed is logged."""
+    agent = continues(when=_broken)(new_agent())
+    with capture_logs() as lines:
+        assert can_continue(agent) is False
+    assert [(line["event"], line["agent"]) for line in lines] == [("can_continue_failed", "agent")]
