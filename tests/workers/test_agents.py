@@ -51,3 +51,24 @@ def test_a_missing_import_of_the_agent_itself_is_told(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SettingsError, match="No module named 'not_installed'"):
         load_agents([spec("needy_agent:agent")])
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("def agent(:", "SyntaxError: invalid syntax"),
+        ("raise ValueError('a\\n\\n  b')", "ValueError: a b"),
+    ],
+)
+def test_a_module_that_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str
+) -> None:
+    """Whatever it raises, the agent and the error are named."""
+    (tmp_path / "raising_agent.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SettingsError) as raised:
+        load_agents([spec("raising_agent:agent")])
+    assert raised.value.message.startswith(f"TURNPOOL_AGENTS: agent 'mine' cannot be loaded: {says}")
+    assert "\n" not in raised.value.message

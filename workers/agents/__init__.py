@@ -18,8 +18,13 @@ def _load(spec: AgentSpec) -> Agent:
     module, _, attribute = spec.target.partition(":")
     try:
         agent = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r} cannot be loaded: {error}") from error
+    # Its module may raise anything, or end the process.
+    except (Exception, SystemExit) as error:
+        # Some errors have many lines.
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ImportError | AttributeError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r} cannot be loaded: {reason}") from error
     if not callable(agent):
         raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r}: {spec.target} is not a function")
     return cast("Agent", agent)
