@@ -12,7 +12,7 @@ from rich.console import Console
 
 from turnpool.cli.client import ApiError, Client, Event
 from turnpool.cli.options import Urls, make_client
-from turnpool.cli.transcript import Transcript
+from turnpool.cli.transcript import Transcript, plain
 from turnpool.errors import TurnpoolError
 
 with suppress(ImportError):
@@ -35,7 +35,7 @@ def chat(
 ) -> None:
     """Talk to an agent. Ctrl-C cancels an answer, and at the prompt it ends the chat."""
     session = session or f"chat-{secrets.token_hex(4)}"
-    notes = Console(stderr=True, style="dim", highlight=False, markup=False, soft_wrap=True)
+    notes = Console(stderr=True, style="dim", highlight=False, markup=False, emoji=False, soft_wrap=True)
     if sys.stdin.isatty():
         notes.print(f"Session {session}. Ctrl-C cancels an answer, Ctrl-D ends.")
     with asyncio.Runner() as runner:
@@ -89,7 +89,7 @@ class Conversation:
 
     def say(self, note: str) -> None:
         """Tell the person something that is not part of an answer."""
-        self._transcript.interrupt(lambda: self._notes.print(note))
+        self._transcript.interrupt(lambda: self._notes.print(plain(note)))
 
     async def answer(self, text: str) -> bool:
         """Post a turn and show its answer as it comes; return whether it was completed."""
@@ -112,7 +112,7 @@ class Conversation:
                 self.say(f"{data['name']}({data['arguments']})")
             case "turn.restarted":
                 note = _restart_note(data)
-                transcript.restart(data["keep"], lambda: self._notes.print(note))
+                transcript.restart(data["keep"], lambda: self._notes.print(plain(note)))
             case "turn.completed" | "turn.failed" | "turn.cancelled":
                 self._finish(event)
 

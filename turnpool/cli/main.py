@@ -7,6 +7,7 @@ from rich.console import Console
 
 from turnpool.cli.chat import chat
 from turnpool.cli.pool import pool
+from turnpool.cli.transcript import plain
 from turnpool.cli.turns import turns
 from turnpool.cli.up import up
 from turnpool.errors import SettingsError, TurnpoolError
@@ -26,5 +27,6 @@ def main() -> None:
     try:
         app()
     except TurnpoolError as error:
-        Console(stderr=True).print(error.message, style="red", markup=False, soft_wrap=True)
+        console = Console(stderr=True, markup=False, emoji=False)
+        console.print(plain(error.message), style="red", soft_wrap=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

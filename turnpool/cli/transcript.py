@@ -6,8 +6,15 @@ from typing import TextIO
 
 from rich.cells import cell_len
 
-# What a model writes must not steer the terminal: all control characters but tab and line feed.
 _CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A})
+
+
+def plain(text: str) -> str:
+    """Text of a model or a server, which must not steer the terminal.
+
+    It is without control characters but tab and line feed.
+    """
+    return text.translate(_CONTROLS)
 
 
 class Transcript:
@@ -38,7 +45,7 @@ class Transcript:
         """
         shown, self.text = self.text, self.text[:keep]
         if self._output.isatty():
-            erase = _erase(shown.translate(_CONTROLS), *shutil.get_terminal_size())
+            erase = _erase(plain(shown), *shutil.get_terminal_size())
             self._output.write(erase if self._erasable else "\n")
         elif keep < len(shown):
             self._output.write("\n")
@@ -57,7 +64,7 @@ class Transcript:
 
     def _show(self, text: str) -> None:
         if text:
-            self._output.write(text.translate(_CONTROLS))
+            self._output.write(plain(text))
             self._output.flush()
             self._line_open = not text.endswith("\n")
 

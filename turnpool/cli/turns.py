@@ -11,6 +11,7 @@ from rich.text import Text
 
 from turnpool.cli.live import show
 from turnpool.cli.options import Once, Urls
+from turnpool.cli.transcript import plain
 
 COLOURS = {"in_progress": "yellow", "completed": "green", "failed": "red", "cancelled": "magenta"}
 EXCERPT = 60  # characters of an answer in the table
@@ -47,5 +48,5 @@ def _render(answer: dict[str, Any]) -> RenderableType:
 def _excerpt(turn: dict[str, Any]) -> str:
     error = turn.get("error")
     text = error["message"] if error else turn.get("output") or ""
-    words = " ".join(text.split())
+    words = " ".join(plain(text).split())
     return words if len(words) <= EXCERPT else words[: EXCERPT - 1] + "…"

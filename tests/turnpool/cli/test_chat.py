@@ -81,6 +81,30 @@ def test_a_refused_turn_is_one_clear_line() -> None:
     assert result.stderr.strip() == "There is no agent 'x'; there are: chat."
 
 
+def test_what_the_server_says_cannot_steer_the_terminal() -> None:
+    """Neither with control characters nor with the marks of the library that prints it."""
+    wild = "\x1b]0;title\x07[bold]:bug:\x9b2J"
+    script = [
+        accepted("demo.1"),
+        stream(
+            delta(1, "So"),
+            event(2, "tool_call", call_id="1", name=wild, arguments=wild),
+            event(3, "restarted", reason=wild, keep=2),
+            event(4, "failed", error={"code": "provider", "message": wild}),
+        ),
+        answer(422, {"detail": wild}),
+    ]
+    with serving(*script) as api:
+        result = chat(api.url, "hi\nho\n")
+    harmless = "]0;title[bold]:bug:2J"
+    assert result.stderr.splitlines() == [
+        f"{harmless}({harmless})",
+        f"{harmless}; the answer goes on",
+        f"The turn failed: {harmless}",
+        harmless,
+    ]
+
+
 def test_ctrl_c_cancels_the_answer_that_streams() -> None:
     """The turn is cancelled through the API, and its end is awaited and shown."""
     cancelled = threading.Event()

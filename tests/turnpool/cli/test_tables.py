@@ -42,7 +42,7 @@ def test_the_pool_is_printed_once() -> None:
 
 
 def test_the_turns_of_a_session_are_printed_once() -> None:
-    """Markup in an answer is text, not markup."""
+    """Markup in an answer is text, not markup, and it cannot steer the terminal."""
     turn = {
         "id": "demo.1",
         "status": "completed",
@@ -50,7 +50,7 @@ def test_the_turns_of_a_session_are_printed_once() -> None:
         "attempt": 2,
         "created_at": 100.0,
         "ended_at": 102.5,
-        "output": "[red]of\nsalt",
+        "output": "[red]\x1bof\nsalt",
     }
     printed = run({"turns": [turn]}, "turns", "demo", "--once")
     assert "demo.1" in printed
