@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,9 +24,35 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
 DEFAULT_QUEUE = "turns"
 DEFAULT_TENANT = "default"
+NO_KEY = "none"
 
 T = TypeVar("T", bound=BaseSettings)
+
+
+def _http_url(value: str) -> str:
+    """The URL, without blanks around it. The error shows no part of it, since it may hold a password."""
+    url = value.strip()
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or " " in url or not url.isprintable():
+        raise ValueError("it is no http(s)://host[:port]/path")
+    return url
+
+
+def _http_key(value: SecretStr) -> SecretStr:
+    """The key, without blanks around it; a word in place of none, since a client wants one."""
+    key = value.get_secret_value().strip() or NO_KEY
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("it has characters that no HTTP header can carry")
+    return SecretStr(key)
+
+
 RedisUrl = Annotated[str, AfterValidator(check_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpKey = Annotated[SecretStr, AfterValidator(_http_key)]
 
 
 class Durability(StrEnum):
@@ -99,11 +126,11 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9808, ge=0, le=65_535, description="Port of a worker's metrics; 0 for none.")
     api_keys: SecretStr = Field(SecretStr(""), description="tenant:key, comma-separated; none: open to all.")
     admin_key: SecretStr = Field(SecretStr(""), description="Key for POST /drain from other machines.")
-    llm_base_url: str = Field(
+    llm_base_url: HttpUrl = Field(
         "https://api.openai.com/v1", description="OpenAI-compatible endpoint of agent chat."
     )
     llm_model: str = Field("gpt-5-mini", description="Its model.")
-    llm_api_key: SecretStr = Field(SecretStr("none"), description="Its key.")
+    llm_api_key: HttpKey = Field(SecretStr(NO_KEY), description="Its key.")
     chat_continue: Literal["auto", "always", "never"] = Field(
         "auto", description="Whether chat goes on with an answer that broke off; auto: where the model can."
     )

@@ -47,6 +47,24 @@ WRONG = [
     ("METRICS_PORT", "-1", "greater than or equal to 0"),
     ("API_KEYS", "just-a-key", "each must be tenant:key"),
     ("API_KEYS", "te nant:key", "each must be tenant:key"),
+    *(
+        ("LLM_BASE_URL", url, "no http(s)://host[:port]/path")
+        for url in (
+            "",
+            "api.openai.com/v1",
+            "ftp://h/v1",
+            "https:///v1",
+            "http://",
+            "http://:80/v1",
+            "http://h:x/v1",
+            "http://h:99999/v1",
+            "http://[h/v1",
+            "http://h /v1",
+            "http://h\n/v1",
+        )
+    ),
+    ("LLM_API_KEY", "one\ntwo", "no HTTP header can carry"),
+    ("LLM_API_KEY", "schlüssel", "no HTTP header can carry"),
     ("LOG_LEVEL", "loud", "match pattern"),
 ]
 
@@ -85,7 +103,12 @@ def test_a_wrong_value_ends_a_process_with_status_2(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CONCURRENCY", "0"), ("AGENTS", "x=no_such_module:agent"), ("AGENTS", "x=os:sep")],
+    [
+        ("CONCURRENCY", "0"),
+        ("LLM_BASE_URL", "h/v1"),
+        ("AGENTS", "x=no_such_module:agent"),
+        ("AGENTS", "x=os:sep"),
+    ],
 )
 def test_a_worker_with_a_wrong_value_does_not_start(name: str, value: str) -> None:
     """A real process prints one line, no traceback, and exits 2."""
@@ -123,6 +146,8 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_URL", "redis://u:hush@h:x/0"),
         ("API_KEYS", "hush"),
         ("API_KEYS", "a:hush,hush"),
+        ("LLM_BASE_URL", "https://u:hush@h:x/v1"),
+        ("LLM_API_KEY", "hush\nhush"),
     ],
 )
 def test_an_error_does_not_show_secrets(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -131,6 +156,20 @@ def test_an_error_does_not_show_secrets(monkeypatch: pytest.MonkeyPatch, name: s
     with pytest.raises(SettingsError) as raised:
         read_settings()
     assert "hush" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "key"), [(" k-1 \n", "k-1"), ("k-1", "k-1"), ("", "none"), (" \n", "none")]
+)
+def test_the_models_endpoint_is_taken_without_blanks(
+    monkeypatch: pytest.MonkeyPatch, given: str, key: str
+) -> None:
+    """They come with files and copied lines. Endpoints on one's own machine need no key."""
+    monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", " https://[::1]:8080/v1\n")
+    monkeypatch.setenv("TURNPOOL_LLM_API_KEY", given)
+    settings = read_settings()
+    assert settings.llm_base_url == "https://[::1]:8080/v1"
+    assert settings.llm_api_key.get_secret_value() == key
 
 
 def test_agents_have_queues_and_the_first_is_the_default() -> None:
