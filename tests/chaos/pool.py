@@ -19,6 +19,8 @@ from tests.conftest import wait_until
 SETTINGS = {"CONCURRENCY": "5", "MAX_ATTEMPTS": "100"}
 # Seconds of grace: more than any turn takes, and for hand-backs less than most.
 LONG, SHORT = 60, 0.5
+# What a process may have said before it has a handler for signals.
+YOUNG = {"worker_starts", "redis_not_checked"}
 # Intervals in which something befell a process.
 KILLED, STOPPED, TOLD, TOLD_IN_HASTE = "killed", "stopped", "told to stop", "told to stop in haste"
 # Seconds a process gets to end after its grace; Redis may be away for most of them.
@@ -104,7 +106,7 @@ class Slot:
 
     def _judge(self, process: Process) -> None:
         expected = self._told.get(process.pid, set())
-        if 0 in expected and {event["event"] for event in process.events()} <= {"worker_starts"}:
+        if 0 in expected and {event["event"] for event in process.events()} <= YOUNG:
             # So young that it has no handler for signals yet, and nothing to drain.
             expected.add(-signal.SIGTERM)
         detail = f"{process.log}: status {process.status}, expected {expected or 'none'}"
