@@ -39,7 +39,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_ignore_result": True,
         "task_acks_late": False,
-        "worker_consumer": "workers.consumer:BatchingConsumer",
+        "worker_consumer": "workers.consumer:PoolConsumer",
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,

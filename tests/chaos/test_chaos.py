@@ -5,12 +5,14 @@ from itertools import islice
 import pytest
 
 from tests.acceptance.sse import words
-from tests.chaos.book import Book
+from tests.chaos.book import Book, Interval
 from tests.chaos.faults import DECK, Kind, schedule
 from tests.chaos.plans import moves
+from tests.chaos.pool import STOPPED
 from tests.chaos.reading import Reading
 from tests.chaos.report import table
 from tests.chaos.run import run
+from tests.chaos.times import held_up
 
 # One that every run repeats, so that a failure is the code's. `make chaos` takes others.
 SEED, SECONDS = 1, 60
@@ -92,3 +94,12 @@ def test_a_stream_that_breaks_them(
 ) -> None:
     """It is found out, each by its name."""
     assert any(name.startswith(found) for name in read(events, ids))
+
+
+@pytest.mark.parametrize(("came", "seconds"), [(7, 2), (11, 5), (15, 1), (22, 8), (30, 10), (41, 1)])
+def test_a_wait_is_counted_without_its_faults(came: float, seconds: float) -> None:
+    """From the end of the last fault, or to the start of those that it came in the midst of."""
+    book = Book()
+    faults = ((Kind.SLOW, 10, 14), (STOPPED, 24, 28), (Kind.KILL_REDIS, 27, 40))
+    book.intervals = [Interval(*fault) for fault in faults]
+    assert held_up(5, came, book) == seconds

@@ -26,7 +26,7 @@ def measure(readings: Mapping[str, Reading], book: Book) -> None:
         for kill in kills:
             if (seconds := _taken_over(reading.marks, kill)) is not None:
                 book.figure("seconds from kill to next event", seconds)
-                aside = _held_up(kill.start, kill.start + seconds, book)
+                aside = held_up(kill.start, kill.start + seconds, book)
                 book.figure("seconds from kill to next event, faults of Redis aside", aside)
         for mark in restarts(reading):
             book.seen[f"restarts: {mark.reason}"] += 1
@@ -36,7 +36,7 @@ def measure(readings: Mapping[str, Reading], book: Book) -> None:
 def _late(book: Book) -> None:
     """An event comes soon after the last fault that held it up."""
     for event in book.late:
-        seconds = _held_up(event.due, event.came, book)
+        seconds = held_up(event.due, event.came, book)
         book.figure("seconds that an event came late", seconds)
         book.expect(seconds < LATE, "event that came late", f"{event.turn_id}: {seconds:.1f} s")
 
@@ -49,16 +49,18 @@ def _waits(readings: Mapping[str, Reading], book: Book) -> None:
         starts = [mark.at for mark in marks if mark.kind == STARTED]
         if starts:
             due = max(marks[0].at, ended.get(session, 0.0))
-            seconds = _held_up(due, starts[0], book)
+            seconds = held_up(due, starts[0], book)
             book.figure("seconds from ready to started, faults aside", seconds)
             book.expect(seconds < LONGEST_WAIT, "turn that nobody took", f"{turn_id}: {seconds:.1f} s")
         ended[session] = max(ended.get(session, 0.0), marks[-1].at)
 
 
-def _held_up(due: float, came: float, book: Book) -> float:
-    """Seconds since the last fault that held it up."""
+def held_up(due: float, came: float, book: Book) -> float:
+    """Seconds from the last fault that held it up, or to the one that it came in the midst of."""
     faults = [i for i in book.intervals if i.kind in {*ON_REDIS, STOPPED}]
-    return came - max([due, *(i.end for i in faults if i.start < came and i.end > due and i.end < came)])
+    while around := [i.start for i in faults if i.start < came <= i.end]:
+        came = min(around)
+    return max(0.0, came - max([due, *(i.end for i in faults if due < i.end < came)]))
 
 
 def _taken_over(marks: list[Mark], kill: Interval) -> float | None:
