@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Self
 
+from api.place import Place
 from turnpool.errors import TurnpoolError
 
 FORMAT = re.compile(r"\d{1,15}(,\d{1,15}:\d{1,15}){0,1000}", re.ASCII)
@@ -26,14 +27,14 @@ class BadEventIdError(TurnpoolError):
 class Cursor:
     """How far a stream is in each turn."""
 
-    def __init__(self, highest: int, places: dict[int, int]) -> None:
+    def __init__(self, highest: int, places: dict[int, Place]) -> None:
         self._highest = highest
         self._places = places
 
     @classmethod
     def at(cls, newest: int, unfinished: Iterable[int]) -> Self:
         """Where a new stream starts: at the beginning of each unfinished turn."""
-        return cls(newest, dict.fromkeys(unfinished, 0))
+        return cls(newest, {n: Place(0) for n in unfinished})
 
     @classmethod
     def decode(cls, text: str) -> Self:
@@ -41,11 +42,12 @@ class Cursor:
         if not FORMAT.fullmatch(text):
             raise BadEventIdError
         highest, *places = text.split(",")
-        return cls(int(highest), {int(n): int(seq) for n, _, seq in (p.partition(":") for p in places)})
+        pairs = (place.partition(":") for place in places)
+        return cls(int(highest), {int(n): Place(int(seq)) for n, _, seq in pairs})
 
     def encode(self) -> bytes:
         """As an SSE id."""
-        places = (f",{n}:{seq}" for n, seq in sorted(self._places.items()))
+        places = (f",{n}:{place.seen}" for n, place in sorted(self._places.items()))
         return f"{self._highest}{''.join(places)}".encode()
 
     def restart_beyond(self, newest: int) -> None:
@@ -58,28 +60,37 @@ class Cursor:
         return sorted({*self._places, *range(self._highest + 1, newest + 1)})
 
     def seq(self, n: int) -> int:
-        """The last event seen of a turn."""
-        return self._places.get(n, 0)
+        """The last event of a turn that is not read again."""
+        return self._places[n].after if n in self._places else 0
 
     def missing(self, n: int, seq: int) -> bool:
         """Whether there are events before this one that were not seen."""
         if n > self._highest:
             return n > self._highest + 1 or seq > 1
-        return n in self._places and seq > self._places[n] + 1
+        return n in self._places and seq > self._places[n].after + 1
 
     def is_next(self, n: int, seq: int) -> bool:
         """Whether this event was not seen yet."""
         if n > self._highest:
             return True
-        return n in self._places and seq > self._places[n]
+        return n in self._places and seq > self._places[n].after
 
     def seen(self, n: int) -> None:
         """The turn has been read; it is known, even if its log was empty."""
         self._highest = max(self._highest, n)
 
-    def advance(self, n: int, seq: int, *, ended: bool) -> None:
-        """The event was sent."""
+    def advance(self, n: int, frame: bytes) -> bool:
+        """The turn's next event in the log; gives whether the client gets it."""
         self._highest = max(self._highest, n)
-        self._places[n] = seq
-        if ended:
+        place = self._places.setdefault(n, Place(0))
+        told = bool(place.advance([frame]))
+        if place.ended:
             del self._places[n]
+        return told
+
+    def go_back(self, n: int, seq: int) -> bool:
+        """The turn's log has no more than this before its end; gives whether the client had more."""
+        if self.seq(n) <= seq:
+            return False
+        self._places[n].go_back(seq)
+        return True

@@ -1,4 +1,4 @@
-"""How far the client of one turn's stream is."""
+"""How far a stream's client is in one turn."""
 
 from turnpool.events import is_restart, is_terminal, seq_of
 
@@ -16,6 +16,11 @@ class Place:
         self.over = self.ended = False
         # The last event that the client has, if the log has lost it.
         self._lost = 0
+
+    @property
+    def seen(self) -> int:
+        """The last event that the client has."""
+        return self._lost or self.after
 
     def advance(self, frames: list[bytes]) -> list[bytes]:
         """Of the next frames in the log those that the client gets."""

@@ -14,7 +14,7 @@ from api.cursor import Cursor
 from api.place import Place
 from api.relay import Relay
 from api.subscription import Subscription
-from turnpool.errors import SessionNotFoundError, TurnpoolError
+from turnpool.errors import SessionNotFoundError, TurnNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
 from turnpool.redis import is_away
 from turnpool.store import Store
@@ -137,11 +137,26 @@ async def _logged_session(
     newest = await store.newest(session_id)
     cursor.restart_beyond(newest)
     for n in cursor.unfinished(newest):
-        while frames := await store.frames(f"{session_id}.{n}", cursor.seq(n)):
-            yield b"".join(_numbered(cursor, n, frame) for frame in frames)
+        turn_id = f"{session_id}.{n}"
+        frames = await store.frames(turn_id, cursor.seq(n))
+        if not frames and cursor.seq(n) and await _is_cut(store, turn_id, tenant, cursor, n):
+            frames = await store.frames(turn_id, cursor.seq(n))
+        while frames:
+            if piece := b"".join(_numbered(cursor, n, frames)):
+                yield piece
             if is_terminal(frames[-1]):
                 break
+            frames = await store.frames(turn_id, cursor.seq(n))
         cursor.seen(n)
+
+
+async def _is_cut(store: Store, turn_id: str, tenant: str, cursor: Cursor, n: int) -> bool:
+    """Whether the log ends before what the client has, which has not seen the turn's end: go back there."""
+    try:
+        turn = await store.turn(turn_id, tenant)
+    except TurnNotFoundError:
+        return False
+    return cursor.go_back(n, turn.seq - turn.status.terminal)
 
 
 async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIterator[bytes]:
@@ -157,7 +172,7 @@ async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIter
                 subscription.fall_behind()
                 break
             if cursor.is_next(n, seq_of(frame)):
-                frames.append(_numbered(cursor, n, frame))
+                frames += _numbered(cursor, n, [frame])
         if frames:
             yield b"".join(frames)
             silent_until = now() + PING_SECONDS
@@ -166,10 +181,9 @@ async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIter
             return
 
 
-def _numbered(cursor: Cursor, n: int, frame: bytes) -> bytes:
-    """The frame with the cursor after it as its id."""
-    cursor.advance(n, seq_of(frame), ended=is_terminal(frame))
-    return with_id(frame, cursor.encode())
+def _numbered(cursor: Cursor, n: int, frames: list[bytes]) -> list[bytes]:
+    """Of a turn's next frames those that the client gets, each with the cursor after it as its id."""
+    return [with_id(frame, cursor.encode()) for frame in frames if cursor.advance(n, frame)]
 
 
 async def _until(event: asyncio.Event) -> AsyncIterator[bytes]:

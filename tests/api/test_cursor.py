@@ -7,9 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cursor import BadEventIdError, Cursor
+from turnpool.events import Kind
 
 Place = tuple[int, int]
 """Turn and seq."""
+
+
+def frame(seq: int, kind: Kind = Kind.DELTA) -> bytes:
+    """An event of a log."""
+    return f"id: {seq}\nevent: {kind}\ndata: {{}}\n\n".encode()
 
 
 @pytest.mark.parametrize("text", ["0", "7", "7,6:41,7:1", "999999999999999", "3,1:0"])
@@ -57,7 +63,7 @@ def test_a_new_stream_starts_at_the_beginning_of_each_unfinished_turn() -> None:
 def test_an_ended_turn_leaves_the_id() -> None:
     """So that the id stays short, and the turn is not read again."""
     cursor = Cursor.decode("2,1:5,2:1")
-    cursor.advance(1, 6, ended=True)
+    assert cursor.advance(1, frame(6, Kind.COMPLETED))
     assert cursor.encode() == b"2,2:1"
     assert not cursor.is_next(1, 6)
 
@@ -71,6 +77,20 @@ def test_a_gap_is_seen() -> None:
     assert cursor.missing(3, 2)
     assert cursor.missing(4, 1)
     assert not cursor.missing(1, 9)
+
+
+@pytest.mark.parametrize("kind", [Kind.RESTARTED, Kind.COMPLETED])
+def test_a_log_that_was_cut_is_told_from_where_it_says_what_stands(kind: Kind) -> None:
+    """Till then the id is still the client's: what is written again under ids that it has is not told."""
+    cursor = Cursor.decode("2,1:9,2:1")
+    assert not cursor.go_back(1, 9)
+    assert cursor.go_back(1, 5)
+    assert not cursor.missing(1, 6)
+    assert not cursor.advance(1, frame(6))
+    assert cursor.advance(2, frame(2))
+    assert cursor.encode() == b"2,1:9,2:2"
+    assert cursor.advance(1, frame(7, kind))
+    assert cursor.encode() == (b"2,2:2" if kind is Kind.COMPLETED else b"2,1:7,2:2")
 
 
 def test_a_session_that_starts_anew_is_told_from_its_start() -> None:
@@ -107,7 +127,7 @@ class Client:
 
     def send(self, cursor: Cursor, n: int, seq: int) -> None:
         """One event is sent."""
-        cursor.advance(n, seq, ended=seq == self.last[n])
+        assert cursor.advance(n, frame(seq, Kind.COMPLETED if seq == self.last[n] else Kind.DELTA))
         self.got.append((n, seq))
         self.ids.append(cursor.encode())
 

@@ -116,9 +116,10 @@ async def test_a_stream_pings_though_it_is_not_subscribed_yet(
                 pass
 
 
+@pytest.mark.parametrize(("path", "place"), [(PATHS[0], "5"), (PATHS[1], "1,1:5")])
 @pytest.mark.parametrize("then", ["the end", "a restart", "the same again"])
 async def test_who_has_more_than_the_log_goes_on_from_what_stands(
-    serve: Serve, store: Store, then: str
+    serve: Serve, store: Store, path: str, place: str, then: str
 ) -> None:
     """The server has lost two events. What comes in their place is told from where it says what stands."""
     async with client_of(serve()) as client:
@@ -127,8 +128,10 @@ async def test_who_has_more_than_the_log_goes_on_from_what_stands(
         await run.say("one ", "two ", "three ")
         await lose_events(store, 2)
         run.seq -= 2
-        async with stream(client, PATHS[0], headers={"Last-Event-ID": "5"}) as events:
-            assert await events.block() == b"retry: 1000"
+        async with stream(client, path, headers={"Last-Event-ID": place}) as events:
+            # It has looked at the log.
+            while await events.block() != b": ping":
+                pass
             if then == "the same again":
                 # By the worker, which lives.
                 await run.say("two ", "three ", "four ")
@@ -138,12 +141,29 @@ async def test_who_has_more_than_the_log_goes_on_from_what_stands(
                 await run.append([restarted("worker_lost", 4)])
                 await run.say("deux ")
             await run.complete()
-            got = [(int(event.id), event.kind) for event in await asyncio.wait_for(events.rest(), 5)]
-    assert (
-        got
-        == {
-            "the end": [(5, "turn.completed")],
-            "a restart": [(5, "turn.restarted"), (6, "turn.output_text.delta"), (7, "turn.completed")],
-            "the same again": [(6, "turn.output_text.delta"), (7, "turn.completed")],
-        }[then]
-    )
+            told = await asyncio.wait_for(events.until_end_of_turns(1), 5)
+    assert [(event.data["seq"], event.kind) for event in told] == {
+        "the end": [(5, "turn.completed")],
+        "a restart": [(5, "turn.restarted"), (6, "turn.output_text.delta"), (7, "turn.completed")],
+        "the same again": [(6, "turn.output_text.delta"), (7, "turn.completed")],
+    }[then]
+    assert told[-1].id == ("1" if "sessions" in path else str(told[-1].data["seq"]))
+
+
+@pytest.mark.parametrize("place", [3, 4, 9])
+async def test_a_session_stream_tells_an_end_that_its_client_cannot_have(
+    serve: Serve, store: Store, place: int
+) -> None:
+    """The turn ended while it was away, at its place or before: a place says that the end was not seen."""
+    async with client_of(serve()) as client:
+        await post(client)
+        run = await claim(store)
+        await run.say("one ")
+        await run.complete()
+        for _ in range(2):
+            async with stream(client, PATHS[1], headers={"Last-Event-ID": f"1,1:{place}"}) as events:
+                end = await asyncio.wait_for(events.next(), 5)
+                assert (end.id, end.kind, end.data["seq"]) == ("1", "turn.completed", 4)
+        async with stream(client, PATHS[1], headers={"Last-Event-ID": "1"}) as events:
+            # Three looks at the log.
+            assert [await events.block() for _ in range(4)] == [b"retry: 1000", *[b": ping"] * 3]
