@@ -134,6 +134,11 @@ def pulse(p: str) -> str:
     return f"{p}pulse"
 
 
+def watched(p: str) -> str:
+    """String: since when deadlines are looked after without a pause (ms). Seconds after the last look."""
+    return f"{p}watched"
+
+
 def mark(p: str) -> str:
     """String: written to wait for its being safe (`durability.py`). A minute."""
     return f"{p}mark"
@@ -151,7 +156,8 @@ def workers(p: str) -> str:
 
 ALL: tuple[Callable[..., str], ...] = (
     session, line, messages, pending, events, sessions, turn, log, steps, idempotency,
-    accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, mark, worker, workers,
+    accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, watched, mark, worker,
+    workers,
 )  # fmt: skip
 INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers")
 

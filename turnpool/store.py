@@ -266,7 +266,7 @@ class Store(Reads):
         return Reaped(*map(_flatten, _columns(replies, 3)))
 
     async def expire(self, queue: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Fail the waiting turns that are past their deadline: their ids, and the queues to wake."""
+        """Fail overdue turns that wait, or that no worker is left for: their ids, and the queues to wake."""
         ended, woken = _columns(await self._everywhere("expire", queue, *self._kept), 2)
         return _flatten(ended), _flatten(woken)
 

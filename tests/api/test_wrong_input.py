@@ -27,8 +27,8 @@ async def nothing_is_stored(store: Store) -> AsyncIterator[None]:
     """After each of these tests there is no key of ours."""
     yield
     written = {key.decode() async for key in store.redis.scan_iter(f"{store.prefix}*")}
-    # The server's own look for lost wake-ups.
-    assert written <= {keys.missing(store.prefix, "turns")}
+    # The server's own looks for lost wake-ups and deadlines.
+    assert written <= {keys.missing(store.prefix, "turns"), keys.watched(store.prefix)}
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ EXPECTED = {
     keys.leases: (["q"], "turnpool:{0}:leases:q"),
     keys.missing: (["q"], "turnpool:{0}:missing:q"),
     keys.pulse: ([], "turnpool:{0}:pulse"),
+    keys.watched: ([], "turnpool:{0}:watched"),
     keys.mark: ([], "turnpool:{0}:mark"),
     keys.worker: (["w"], "turnpool:{0}:worker:w"),
     keys.workers: ([], "turnpool:{0}:workers"),

@@ -22,7 +22,16 @@ end
 
 -- A worker ends its turns at their deadline, another one reaps those of the dead. Only where no worker is left do both not come.
 local ALONE = 20000
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_leases(a.queue), '-inf', now - ALONE)) do
+-- When nobody has looked for so long, Redis itself was away, and the living need time to tell how their turns ended. Several
+-- looks of an API; so much less than ALONE that a shorter absence leaves them time too.
+local PAUSE = 10000
+local since = math.min(tonumber(redis.call('GET', key_watched()) or now), now)
+redis.call('SET', key_watched(), since, 'PX', PAUSE)
+local lost = since < now - ALONE and redis.call('ZCOUNT', key_leases(a.queue), '-inf', now - ALONE) or 0
+if lost == 0 then return {ended, woken} end
+-- Any thousand of them keep the script short: the first may have hours to go.
+local from = time[2] % math.ceil(lost / 1000) * 1000
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key_leases(a.queue), '-inf', now - ALONE, 'LIMIT', from, 1000)) do
   local deadline = tonumber(redis.call('HGET', key_turn(id), 'deadline_at'))
   if deadline and deadline < now - ALONE and #ended < 100 then
     local turn = load_turn(id)

@@ -1,4 +1,4 @@
-"""Failing turns that waited too long (`lua/expire.lua`)."""
+"""Failing turns that waited too long, or whose workers are all gone (`lua/expire.lua`)."""
 
 import pytest
 
@@ -68,6 +68,15 @@ async def test_a_turn_that_lost_its_worker_fails_with_deadline_exceeded(
     assert turn.error["code"] == "deadline_exceeded"
 
 
+async def outlast(store: Store, *turn_ids: str, lease: int, deadline: int, watched: int = 21_000) -> None:
+    """Leases and deadlines of turns ended so many ms ago, and deadlines have been looked after so long."""
+    now = await server_ms(store)
+    for turn_id in turn_ids:
+        await store.redis.hset(keys.turn(store.prefix, turn_id), "deadline_at", now - deadline)
+        await store.redis.zadd(keys.leases(store.prefix, "turns"), {turn_id: now - lease}, xx=True)
+    await store.redis.set(keys.watched(store.prefix), now - watched, ex=60)
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_turn_that_no_worker_is_left_for_ends(
     store: Store, new_turn: MakeTurn, *, cancelled: bool
@@ -78,17 +87,10 @@ async def test_a_turn_that_no_worker_is_left_for_ends(
     held = await say(store, await take(store), "half")
     if cancelled:
         await store.cancel("s.1", "default")
-    leases, turn, now = (
-        keys.leases(store.prefix, "turns"),
-        keys.turn(store.prefix, "s.1"),
-        await server_ms(store),
-    )
-    for lease, deadline in ((now, 1), (1, now), (now - 19_000, now - 21_000), (now - 21_000, now - 19_000)):
-        await store.redis.zadd(leases, {"s.1": lease})
-        await store.redis.hset(turn, "deadline_at", deadline)
+    for lease, deadline in ((0, 10**9), (10**9, 0), (19_000, 21_000), (21_000, 19_000)):
+        await outlast(store, "s.1", lease=lease, deadline=deadline)
         assert await store.expire("turns") == ((), ())
-    await store.redis.zadd(leases, {"s.1": now - 21_000})
-    await store.redis.hset(turn, "deadline_at", now - 21_000)
+    await outlast(store, "s.1", lease=21_000, deadline=21_000)
     assert await store.expire("turns") == (("s.1",), ("turns",))
     ended = await record(store, "s.1")
     if cancelled:
@@ -98,6 +100,52 @@ async def test_a_turn_that_no_worker_is_left_for_ends(
         assert ended.error["code"] == "deadline_exceeded"
     assert not (await store.append([(held, [])]))[0]
     assert (await take(store)).turn_id == "s.2"
+
+
+async def test_after_a_pause_of_all_looks_workers_come_first(store: Store, new_turn: MakeTurn) -> None:
+    """Redis was away: what a worker has finished in time, it has time to tell."""
+    await store.submit(new_turn())
+    held = await take(store)
+    await outlast(store, "s.1", lease=60_000, deadline=60_000)
+    watched = keys.watched(store.prefix)
+    await store.redis.delete(watched)
+    now = await server_ms(store)
+    assert await store.expire("turns") == ((), ())
+    # Looked after since now, until no look comes for seconds.
+    since = int(await store.redis.get(watched))
+    assert now <= since <= await server_ms(store)
+    assert 0 < await store.redis.pttl(watched) <= 10_000
+    await store.redis.pexpire(watched, 1000)
+    assert await store.expire("turns") == ((), ())
+    assert int(await store.redis.get(watched)) == since
+    assert await store.redis.pttl(watched) > 1000
+    for ago in (19_000, -60_000):
+        await outlast(store, "s.1", lease=60_000, deadline=60_000, watched=ago)
+        assert await store.expire("turns") == ((), ())
+    # The clock has jumped back: it counts from now.
+    assert int(await store.redis.get(watched)) <= await server_ms(store)
+    await store.settle(held, [], completed())
+    assert (await record(store, "s.1")).status is Status.COMPLETED
+
+
+async def test_turns_with_time_left_hide_none_that_are_over(store: Store, new_turn: MakeTurn) -> None:
+    """More turns without a worker than one look reads, and the one whose deadline passed is the last."""
+    await store.submit(new_turn())
+    await take(store)
+    await outlast(store, "s.1", lease=21_000, deadline=21_000)
+    others = {f"other.{n}": 1 for n in range(2500)}
+    for name in others:
+        await store.redis.hset(keys.turn(store.prefix, name), "deadline_at", 10**15)
+        await store.redis.expire(keys.turn(store.prefix, name), 60)
+    await store.redis.zadd(keys.leases(store.prefix, "turns"), others)
+    await store.redis.config_resetstat()
+    looks, ended = 0, tuple[str, ...]()
+    while not ended and looks < 500:
+        ended, _ = await store.expire("turns")
+        looks += 1
+    assert ended == ("s.1",)
+    assert (await store.redis.info("commandstats"))["cmdstat_hget"]["calls"] <= 1000 * looks + 10
+    await store.redis.delete(keys.leases(store.prefix, "turns"))
 
 
 async def test_a_turn_that_is_forgotten_leaves_the_line(store: Store, new_turn: MakeTurn) -> None:
