@@ -44,6 +44,15 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; exit 0."""
+    server: Server | None = None
+
+    def end_early(*_: object) -> None:
+        # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
+        if not (server and server.started):
+            sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end_early)
+    signal.signal(signal.SIGINT, end_early)
     settings = load_settings()
     configure(settings.log_level, "api")
     if settings.tracing:
@@ -52,14 +61,6 @@ def main() -> None:
     with told():
         asyncio.run(check(settings))
     server = Server(_config(settings))
-
-    def end_early(*_: object) -> None:
-        # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
-        if not server.started:
-            sys.exit(0)
-
-    signal.signal(signal.SIGTERM, end_early)
-    signal.signal(signal.SIGINT, end_early)
     spare_the_collector()
     server.run()
     sys.exit(0 if server.started else 1)

@@ -28,6 +28,7 @@ import kombu.transport.redis
 import workers.agents.chat
 import workers.agents.simulated
 import workers.main
+import workers.process
 
 # Of a dead worker is told within so many seconds.
 LOOK_SECONDS = 0.1

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +41,12 @@ class Process:
     def status(self) -> int | None:
         """Its exit status; None while it runs."""
         return self._popen.poll()
+
+    def catches(self, number: signal.Signals) -> bool:
+        """Whether it has a handler for a signal."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> number - 1 & 1)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -129,3 +137,18 @@ class Pool:
 
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}-{len(self._processes)}.log"
+
+
+@asynccontextmanager
+async def mute_server() -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A server that answers nothing: its port, and whether it was asked."""
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def hear(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], asked
+        over.set()

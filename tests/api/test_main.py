@@ -1,14 +1,19 @@
-"""The main function of `turnpool-api`, in this process."""
+"""The main function of `turnpool-api`."""
 
+import asyncio
 import signal
+from pathlib import Path
 
 import pytest
 
 from api import main
 from api.main import Server
+from tests.acceptance.processes import Process, mute_server
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_a_signal_before_it_serves_ends_it(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """A process that is told to stop while it starts does not go on as if nothing had been said."""
     for name in ("configure", "spare_the_collector"):
@@ -22,3 +27,20 @@ def test_a_signal_before_it_serves_ends_it(monkeypatch: pytest.MonkeyPatch, numb
         for each, handler in before.items():
             signal.signal(each, handler)
     assert ended.value.code == 0
+
+
+@SIGNALS
+@pytest.mark.anyio
+@pytest.mark.acceptance
+async def test_a_signal_while_it_looks_at_redis_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Also where the server says nothing: a real process."""
+    async with mute_server() as (port, asked):
+        env = {"TURNPOOL_REDIS_URL": f"redis://127.0.0.1:{port}/0", "TURNPOOL_PORT": "0"}
+        process = Process("turnpool-api", tmp_path / "api.log", env)
+        try:
+            await asyncio.wait_for(asked.wait(), 10)
+            process.signal(number)
+            assert await process.exit() == 0
+            assert "Traceback" not in process.log.read_text()
+        finally:
+            process.stop()

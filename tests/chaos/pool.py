@@ -19,8 +19,6 @@ from tests.conftest import wait_until
 SETTINGS = {"CONCURRENCY": "5", "MAX_ATTEMPTS": "100"}
 # Seconds of grace: more than any turn takes, and for hand-backs less than most.
 LONG, SHORT = 60, 0.5
-# What a process may have said before it has a handler for signals.
-YOUNG = {"worker_starts", "redis_not_checked"}
 # Intervals in which something befell a process.
 KILLED, STOPPED, TOLD, TOLD_IN_HASTE = "killed", "stopped", "told to stop", "told to stop in haste"
 # Seconds a process gets to end after its grace; Redis may be away for most of them.
@@ -97,8 +95,12 @@ class Slot:
         process = self.process
         if process is None or process.status is not None:
             return None
-        # What its exit status may be now.
-        self._told.setdefault(process.pid, set()).add(-number if number is signal.SIGKILL else 0)
+        # What its exit status may be now. Python itself has to begin before SIGTERM can be caught.
+        told = self._told.setdefault(process.pid, set())
+        if not process.catches(number):
+            told.add(-number)
+        if number is not signal.SIGKILL:
+            told.add(0)
         process.signal(number)
         if number is signal.SIGKILL:
             self._book.intervals.append(Interval(KILLED, time.time(), time.time(), process.pid))
@@ -106,9 +108,6 @@ class Slot:
 
     def _judge(self, process: Process) -> None:
         expected = self._told.get(process.pid, set())
-        if 0 in expected and {event["event"] for event in process.events()} <= YOUNG:
-            # So young that it has no handler for signals yet, and nothing to drain.
-            expected.add(-signal.SIGTERM)
         detail = f"{process.log}: status {process.status}, expected {expected or 'none'}"
         self._book.expect(process.status in expected, "process that ended by itself", detail)
 

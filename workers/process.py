@@ -1,0 +1,80 @@
+"""The worker process: a Celery worker on the asyncio pool."""
+
+import asyncio
+import os
+import socket
+import sys
+from typing import Any
+
+from celery.signals import worker_shutting_down
+from prometheus_client import start_http_server
+
+from turnpool import tracing
+from turnpool.collector import spare_the_collector
+from turnpool.durability import check
+from turnpool.errors import SettingsError
+from turnpool.logs import configure, get_logger
+from turnpool.settings import Settings, load_settings, told
+from workers.agents import load_agents
+from workers.app import make_app
+from workers.pool import AsyncioPool
+from workers.service import WorkerService
+
+log = get_logger(__name__)
+
+# Seconds. Celery's thread and the turns' take turns at the interpreter; at the usual 5 ms each message
+# waits for it several times, which makes a burst half as slow again.
+SWITCH_INTERVAL = 0.0005
+
+
+def serve() -> None:
+    """Run a worker as the environment says, until it is drained; its exit status is the process's."""
+    settings = load_settings()
+    configure(settings.log_level, "worker")
+    with told():
+        sys.exit(run(settings))
+
+
+def run(settings: Settings) -> int:
+    """Run a worker; gives its exit status. Raises SettingsError for agents that cannot be loaded, or none."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    if settings.tracing:
+        tracing.setup("turnpool-worker")
+    agents = load_agents(settings.served_agents)
+    asyncio.run(check(settings))
+    worker_id = f"{socket.gethostname()}-{os.getpid()}"
+    app = make_app(settings)
+    service = WorkerService(settings, agents, worker_id)
+    if settings.metrics_port:
+        _serve_metrics(settings)
+    worker = app.Worker(
+        hostname=f"turnpool@{worker_id}",
+        pool=type("Pool", (AsyncioPool,), {"service": service}),
+        concurrency=settings.concurrency,
+        queues=list(settings.queue_names),
+        loglevel=settings.log_level,
+        quiet=True,
+        without_mingle=True,
+        without_gossip=True,
+    )
+
+    @worker_shutting_down.connect(weak=False)
+    def _(**_: Any) -> None:
+        service.begin_drain()
+        if worker.pool:
+            worker.pool.wake()
+
+    spare_the_collector()
+    log.info("worker_starts", worker=worker_id, queues=settings.queue_names, agents=list(agents))
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _serve_metrics(settings: Settings) -> None:
+    try:
+        start_http_server(settings.metrics_port, addr=settings.host)
+    except OSError as error:
+        raise SettingsError(
+            f"TURNPOOL_METRICS_PORT: port {settings.metrics_port} cannot be used ({error.strerror}); "
+            "choose another, or 0 for none"
+        ) from error
