@@ -8,7 +8,9 @@ import asyncio
 import inspect
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -72,15 +74,33 @@ class Steps:
     """What was recorded of a turn's steps, and how to record more: `record(key, json)` gives what stands.
 
     With None instead of JSON it only looks. `locks`: of each step that this attempt has begun; the same
-    one asked for twice at once runs once. `raised`: by steps that may run at most once. `tasks`: those
-    that run steps now.
+    one asked for twice at once runs once. `raised`: by steps that may run at most once. `marked`: of
+    those, what is recorded as under way and not called yet. `tasks`: those that run steps now.
     """
 
     record: Callable[[str, bytes | None], Awaitable[bytes]]
     recorded: dict[str, bytes] = field(default_factory=dict)
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     raised: dict[str, BaseException] = field(default_factory=dict)
+    marked: set[str] = field(default_factory=set)
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+
+    def begin(self, key: str, name: str) -> None:
+        """A step that may run once is called from now on. Raises StepInterruptedError if it may not be."""
+        try:
+            # Called from threads too: who takes the mark away calls the step, or sees that nobody does.
+            self.marked.remove(key)
+        except KeyError:
+            raise StepInterruptedError(name) from None
+        self.recorded[key] = UNDER_WAY
+
+    def take_back(self) -> list[str]:
+        """The steps that are marked and were not called; from now on they are not."""
+        keys = []
+        with suppress(KeyError):
+            while True:
+                keys.append(self.marked.pop())
+        return keys
 
 
 @dataclass(eq=False)
@@ -138,21 +158,22 @@ class Turn:
         """Run a step that nothing is known of, and record its result."""
         steps = self.steps
         # If this attempt has lost the turn without knowing, this raises, and no other's step is run again.
+        if at_most_once:
+            steps.marked.add(key)
         recorded = await steps.record(key, UNDER_WAY if at_most_once else None)
         if not recorded:
-            if at_most_once:
-                steps.recorded[key] = UNDER_WAY
-            running = asyncio.create_task(self._run(key, name, function, args))
+            begin = partial(steps.begin, key, name) if at_most_once else None
+            running = asyncio.create_task(self._run(key, name, partial(_call, function, args, begin)))
             steps.tasks.add(running)
             running.add_done_callback(steps.tasks.discard)
             recorded = await running
         steps.recorded[key] = recorded
         return recorded
 
-    async def _run(self, key: str, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    async def _run(self, key: str, name: str, call: Callable[[], Awaitable[Any]]) -> bytes:
         """Run a step and record its result. A stop that comes in between finds it on its way."""
         try:
-            result = _step_json(f"step {name!r}: its result", await _call(function, args))
+            result = _step_json(f"step {name!r}: its result", await call())
         except Exception as error:
             self.steps.raised[key] = error
             raise
@@ -161,10 +182,14 @@ class Turn:
         return await self.steps.record(key, result)
 
 
-async def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(*args)
-    result = await asyncio.to_thread(function, *args)
+async def _call(function: Callable[..., Any], args: tuple[Any, ...], begin: Callable[[], None] | None) -> Any:
+    def call() -> Any:
+        if begin:
+            begin()
+        return function(*args)
+
+    # A thread may be long in coming.
+    result = call() if inspect.iscoroutinefunction(function) else await asyncio.to_thread(call)
     return await result if inspect.isawaitable(result) else result
 
 

@@ -230,13 +230,17 @@ class Store(Reads):
             raise EventsLostError(held.turn_id, -reply[0])
         return _names(reply[1:])
 
-    async def hand_back(self, held: Held, entries: Sequence[Entry]) -> tuple[str, ...]:
+    async def hand_back(
+        self, held: Held, entries: Sequence[Entry], steps: Sequence[str] = ()
+    ) -> tuple[str, ...]:
         """Give a running turn to the others, or end it if it is cancelled; gives the queues to wake.
+
+        `steps`: recorded as under way, but not called; the next attempt may call them.
 
         Raises EventsLostError.
         """
         prefix = self.prefix_of_turn(held.turn_id)
-        reply = await self._run("hand_back", prefix, *held, *self._kept, *_flat(entries))
+        reply = await self._run("hand_back", prefix, *held, *self._kept, len(steps), *steps, *_flat(entries))
         if isinstance(reply, int):
             raise EventsLostError(held.turn_id, -reply)
         return _names([reply])

@@ -240,10 +240,12 @@ class Runner:
         return self._completed()
 
     async def _hand_back(self) -> tuple[str, tuple[str, ...]]:
+        steps = self.turn.steps.take_back()
         try:
-            return HANDED_BACK, await self._close(self._store.hand_back)
+            woken = await self._close(lambda held, entries: self._store.hand_back(held, entries, steps))
         except EventsLostError:
             return self._lost()
+        return HANDED_BACK, woken
 
     async def _settle(self, outcome: Outcome) -> tuple[str, tuple[str, ...]]:
         woken: tuple[str, ...] = ()

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 from structlog.testing import capture_logs
 
-from turnpool.agent import Agent, Event, Turn, can_continue, continues
+from turnpool.agent import UNDER_WAY, Agent, Event, Steps, Turn, can_continue, continues
+from turnpool.errors import StepInterruptedError
 
 
 def new_agent() -> Agent:
@@ -35,3 +37,18 @@ def test_one_that_cannot_say_whether_it_can_does_not() -> None:
     with capture_logs() as lines:
         assert can_continue(agent) is False
     assert [(line["event"], line["agent"]) for line in lines] == [("can_continue_failed", "agent")]
+
+
+def test_a_step_is_called_or_taken_back() -> None:
+    """A thread that comes to it late does not call what the next attempt will."""
+
+    async def record(key: str, result: bytes | None) -> bytes:
+        raise AssertionError(key, result)
+
+    steps = Steps(record)
+    steps.marked.update({"early", "late"})
+    steps.begin("early", "charge")
+    assert steps.take_back() == ["late"]
+    with pytest.raises(StepInterruptedError):
+        steps.begin("late", "charge")
+    assert steps.recorded == {"early": UNDER_WAY}

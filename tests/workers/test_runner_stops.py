@@ -215,9 +215,11 @@ class Flaky(Store):
         """As the real one, at the third call and with the first answer lost."""
         return await self._flaky("settle", lambda: super(Flaky, self).settle(held, entries, outcome))
 
-    async def hand_back(self, held: Held, entries: Sequence[Entry]) -> tuple[str, ...]:
+    async def hand_back(
+        self, held: Held, entries: Sequence[Entry], steps: Sequence[str] = ()
+    ) -> tuple[str, ...]:
         """As settle."""
-        return await self._flaky("hand_back", lambda: super(Flaky, self).hand_back(held, entries))
+        return await self._flaky("hand_back", lambda: super(Flaky, self).hand_back(held, entries, steps))
 
     async def _flaky(self, name: str, call: Callable[[], Awaitable[tuple[str, ...]]]) -> tuple[str, ...]:
         tries: dict[str, int] = self.__dict__.setdefault("tries", {})

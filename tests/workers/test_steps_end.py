@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -182,6 +183,66 @@ async def test_a_step_asked_for_after_the_end_leaves_no_trace(
     assert (await running)[0] == "handed back"
     steps = await store.redis.hgetall(keys.steps(store.prefix, "s.1"))
     assert list(steps.values()) == [b'"found"']
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_step_that_was_marked_and_not_called_is_run_by_the_next_attempt(
+    worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch, *, written: bool
+) -> None:
+    """The drain comes while the mark of what may run once only is on its way, or the answer to it."""
+    record_step, on_its_way, back = store.record_step, asyncio.Event(), asyncio.Event()
+    ran: list[int] = []
+
+    async def slowly(held: Held, name: str, result: bytes | None) -> bytes:
+        if written:
+            await record_step(held, name, result)
+        on_its_way.set()
+        await back.wait()
+        return await record_step(held, name, result)
+
+    async def agent(turn: Turn) -> Answer:
+        async def charge() -> str:
+            ran.append(turn.attempt)
+            return "charged"
+
+        yield await turn.step("charge", charge, at_most_once=True)
+
+    monkeypatch.setattr(store, "record_step", slowly)
+    runner = await worker.runner(agent)
+    running = asyncio.create_task(runner.run())
+    await on_its_way.wait()
+    runner.stop(Stop.DRAINED)
+    back.set()
+    assert (await running)[0] == "handed back"
+    assert await store.redis.hgetall(keys.steps(store.prefix, "s.1")) == {}
+    assert (await (await worker.next(agent)).run())[0] == "completed"
+    assert ran == [2]
+
+
+async def test_a_step_that_waits_for_a_thread_is_run_by_the_next_attempt(worker: Worker) -> None:
+    """All threads are taken when the drain comes, so what may run once only was not called."""
+    free, ran = threading.Event(), []
+
+    async def agent(turn: Turn) -> Answer:
+        yield str(await turn.step("charge", lambda: ran.append(turn.attempt), at_most_once=True))
+
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(free.wait)
+        runner = await worker.runner(agent)
+        running = asyncio.create_task(runner.run())
+
+        async def waits() -> bool:
+            return threads._work_queue.qsize() == 1
+
+        try:
+            await wait_until(waits)
+            runner.stop(Stop.DRAINED)
+            assert (await running)[0] == "handed back"
+        finally:
+            free.set()
+        assert (await (await worker.next(agent)).run())[0] == "completed"
+    assert ran == [2]
 
 
 async def test_a_step_that_is_asked_for_again_while_it_is_recorded_is_not_run_again(

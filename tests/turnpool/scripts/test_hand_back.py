@@ -11,6 +11,8 @@ from tests.turnpool.scripts.kit import (
     record,
     take,
 )
+from turnpool import keys
+from turnpool.agent import UNDER_WAY
 from turnpool.events import delta
 from turnpool.states import Status
 from turnpool.store import Store
@@ -81,6 +83,22 @@ async def test_a_stale_attempt_gives_nothing_back(store: Store, new_turn: MakeTu
     turn = await record(store, "s.1")
     assert (turn.status, turn.worker) == (Status.IN_PROGRESS, "w2")
     assert "turn.output_text.delta" not in await kinds(store, "s.1")
+
+
+async def test_steps_that_were_not_called_are_forgotten(store: Store, new_turn: MakeTurn) -> None:
+    """Those named, if they are recorded as under way; a result stands, and so does another attempt's mark."""
+    await store.submit(new_turn())
+    held = await take(store)
+    for name, result in (("not called", UNDER_WAY), ("called", UNDER_WAY), ("ended", b"1")):
+        await store.record_step(held, name, result)
+    await store.hand_back(held, [delta("half")], ["not called", "ended"])
+    steps = keys.steps(store.prefix, "s.1")
+    assert await store.redis.hgetall(steps) == {b"called": UNDER_WAY, b"ended": b"1"}
+    assert (await kinds(store, "s.1")).count("turn.output_text.delta") == 1
+    again = await take(store)
+    await store.record_step(again, "not called", UNDER_WAY)
+    await store.hand_back(held, [], ["not called"])
+    assert await store.redis.hget(steps, "not called") == UNDER_WAY
 
 
 async def test_a_cancelled_turn_ends_instead(store: Store, new_turn: MakeTurn) -> None:
