@@ -1,6 +1,7 @@
 """`turnpool-api`: the web process."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -49,7 +50,8 @@ def main() -> None:
     def end_early(*_: object) -> None:
         # uvicorn raises the signal again when it is done, for who started it; here nobody waits for that.
         if not (server and server.started):
-            sys.exit(0)
+            # Not sys.exit: the task that runs just now would have it. Nothing runs yet that has to be closed.
+            os._exit(0)
 
     signal.signal(signal.SIGTERM, end_early)
     signal.signal(signal.SIGINT, end_early)

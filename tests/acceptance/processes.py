@@ -43,9 +43,11 @@ class Process:
         return self._popen.poll()
 
     def catches(self, number: signal.Signals) -> bool:
-        """Whether it has a handler for a signal."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        """Whether it has a handler for a signal. Only Linux tells; elsewhere it is taken to have one."""
+        status = Path(f"/proc/{self.pid}/status")
+        if not status.exists():
+            return True
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
         return bool(int(caught.split()[1], 16) >> number - 1 & 1)
 
     def signal(self, number: signal.Signals) -> None:
@@ -143,12 +145,20 @@ class Pool:
 async def mute_server() -> AsyncIterator[tuple[int, asyncio.Event]]:
     """A server that answers nothing: its port, and whether it was asked."""
     asked, over = asyncio.Event(), asyncio.Event()
+    hearing: set[asyncio.Task[None]] = set()
 
     async def hear(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        hearing.add(task)
         asked.set()
         await over.wait()
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1], asked
-        over.set()
+        try:
+            yield server.sockets[0].getsockname()[1], asked
+        finally:
+            over.set()
+            await asyncio.gather(*hearing, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def test_a_signal_before_it_serves_ends_it(monkeypatch: pytest.MonkeyPatch, numb
     for name in ("configure", "spare_the_collector"):
         monkeypatch.setattr(main, name, lambda *_: None)
     monkeypatch.setattr(Server, "run", lambda _: signal.raise_signal(number))
+    monkeypatch.setattr("os._exit", sys.exit)
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with pytest.raises(SystemExit) as ended:
@@ -38,7 +40,7 @@ async def test_a_signal_while_it_looks_at_redis_ends_it(tmp_path: Path, number: 
         env = {"TURNPOOL_REDIS_URL": f"redis://127.0.0.1:{port}/0", "TURNPOOL_PORT": "0"}
         process = Process("turnpool-api", tmp_path / "api.log", env)
         try:
-            await asyncio.wait_for(asked.wait(), 10)
+            await asyncio.wait_for(asked.wait(), 40)
             process.signal(number)
             assert await process.exit() == 0
             assert "Traceback" not in process.log.read_text()

@@ -51,7 +51,7 @@ async def test_while_it_imports(start: Start, tmp_path: Path, module: str, numbe
     async def imports() -> bool:
         return reached.exists()
 
-    await wait_until(imports)
+    await wait_until(imports, 40)
     process.signal(number)
     assert await process.exit() == 0
 
@@ -61,6 +61,6 @@ async def test_while_it_looks_at_redis(start: Start, number: signal.Signals) -> 
     """A server that says nothing does not keep it."""
     async with mute_server() as (port, asked):
         process = start(TURNPOOL_REDIS_URL=f"redis://127.0.0.1:{port}/0", TURNPOOL_METRICS_PORT="0")
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), 40)
         process.signal(number)
         assert await process.exit() == 0
