@@ -1,12 +1,14 @@
 """Creating and deleting sessions (`lua/create_session.lua`, `lua/delete_session.lua`), and listing them."""
 
+from typing import Any
+
 import pytest
 
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, kinds, lose, record, take, worker_info
 from turnpool import keys
 from turnpool.errors import SessionExistsError, SessionNotFoundError, TurnNotFoundError
 from turnpool.reads import BadCursorError
-from turnpool.store import Store
+from turnpool.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +64,58 @@ async def test_a_deleted_session_is_gone_with_its_turns(store: Store, new_turn: 
     assert (await store.queue_state("turns")).queued == 0
     assert (await store.claim("turns", "w"))[0] is None
     assert await store.sessions("default", 10, None) == ([], None)
+
+
+async def test_a_session_of_many_turns_is_deleted_in_short_calls(store: Store, new_turn: MakeTurn) -> None:
+    """The server is free in between; what runs and what waits is not missed, however old it is."""
+    many = 2000
+    for _ in range(3):
+        await store.submit(new_turn())
+    await take(store)
+    ended = [keys.turn(store.prefix, f"s.{n}") for n in range(4, many + 1)]
+    async with store.redis.pipeline(transaction=False) as pipeline:
+        for turn in ended:
+            pipeline.hset(turn, "status", "completed").expire(turn, 60)
+        pipeline.hset(keys.line(store.prefix, "s"), "n", many)
+        await pipeline.execute()
+    await store.redis.config_resetstat()
+    await store.delete_session("s", "default")
+    calls = await store.redis.info("commandstats")
+    assert calls["cmdstat_evalsha"]["calls"] >= many / 250
+    assert [key async for key in store.redis.scan_iter(f"{store.prefix}turn:*")] == [
+        keys.turn(store.prefix, "s.1").encode()
+    ]
+    assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
+    await store.settle(Held("s.1", 1, 2), [], completed())
+    assert not await store.redis.exists(keys.turn(store.prefix, "s.1"))
+    assert (await store.queue_state("turns")).queued == 0
+    with pytest.raises(SessionNotFoundError):
+        await store.delete_session("s", "default")
+
+
+async def test_a_deletion_that_was_cut_off_can_be_repeated(
+    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session goes with its last turns, so its client is not told that there is none."""
+    await store.submit(new_turn())
+    await store.settle(await take(store), [], completed())
+    await store.redis.hset(keys.line(store.prefix, "s"), "n", 2000)
+    execute = store.nodes.execute
+    calls = 0
+
+    async def dies(*command: Any) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ConnectionError
+        return await execute(*command)
+
+    monkeypatch.setattr(store.nodes, "execute", dies)
+    with pytest.raises(ConnectionError):
+        await store.delete_session("s", "default")
+    assert await contents(store) == ["hello", "hi"]
+    await store.delete_session("s", "default")
+    assert await contents(store) == []
 
 
 async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None:
