@@ -10,8 +10,10 @@ from pathlib import Path
 from turnpool.cli import ready
 from turnpool.errors import TurnpoolError
 from turnpool.local import model, valkey
+from turnpool.settings import Settings
 
 SCRIPTS = Path(sys.executable).parent
+CHAT_AGENT = "workers.agents.chat:agent"  # what asks the model of the settings
 SIMULATED_AGENTS = "chat=workers.agents.simulated:agent,simulated=workers.agents.simulated:agent"
 DRAIN_SECONDS = "10"  # a person waits at the terminal; what takes longer goes on at the next start
 
@@ -123,7 +125,10 @@ def _model_name(env: Mapping[str, str], *, own_model: bool) -> str:
         return f"{model.MODEL_NAME} at {env['TURNPOOL_LLM_BASE_URL']}"
     if env.get("TURNPOOL_AGENTS") == SIMULATED_AGENTS:
         return "none: answers are simulated"
-    return f"{env.get('TURNPOOL_LLM_MODEL', 'default')} at {env.get('TURNPOOL_LLM_BASE_URL', '?')}"
+    if CHAT_AGENT not in env.get("TURNPOOL_AGENTS", CHAT_AGENT):
+        return "your agents have their own"
+    name, url = (Settings.model_fields[field].default for field in ("llm_model", "llm_base_url"))
+    return f"{env.get('TURNPOOL_LLM_MODEL', name)} at {env.get('TURNPOOL_LLM_BASE_URL', url)}"
 
 
 def _valkey(options: Options) -> Part:

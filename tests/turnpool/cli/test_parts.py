@@ -62,6 +62,25 @@ def test_a_model_of_ones_own_is_used(options: Options) -> None:
     assert "TURNPOOL_AGENTS" not in plan.env
 
 
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"TURNPOOL_AGENTS": "shout=shout:agent"}, "your agents have their own"),
+        ({"TURNPOOL_AGENTS": "talk=workers.agents.chat:agent"}, "gpt-5-mini at https://api.openai.com/v1"),
+        ({"TURNPOOL_LLM_BASE_URL": "http://elsewhere/v1"}, "gpt-5-mini at http://elsewhere/v1"),
+        (
+            {"TURNPOOL_AGENTS": "shout=shout:agent", "TURNPOOL_LLM_BASE_URL": "http://elsewhere/v1"},
+            "your agents have their own",
+        ),
+    ],
+)
+def test_the_model_that_is_named_is_the_one_that_is_asked(
+    options: Options, env: dict[str, str], said: str
+) -> None:
+    """What is not set is the settings' default; agents of ones own may ask any, or none."""
+    assert make_plan(options, env).model == said
+
+
 def test_without_a_model_answers_are_simulated_and_it_says_so(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
