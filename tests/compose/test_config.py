@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.compose.tools import REPO, compose
+from turnpool.settings import Settings
 
 OWN = ("api", "worker", "flower")
 ALL = ("--profile", "local", "--profile", "monitoring")
@@ -186,6 +187,23 @@ def test_prometheus_asks_every_process_on_its_port(services: dict[str, Config]) 
     }
     for name, port in asked.items():
         assert port in services[name]["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "readers"),
+    [
+        ("durability", "aof", {"api", "worker"}),
+        ("chat_continue", "never", {"worker"}),
+        ("stall_seconds", "7", {"worker"}),
+    ],
+)
+def test_a_setting_of_the_environment_reaches_who_reads_it(field: str, value: str, readers: set[str]) -> None:
+    """Left alone it is what it is without Compose."""
+    name = f"TURNPOOL_{field.upper()}"
+    default = str(Settings.model_fields[field].default)
+    for variables, expected in (({}, default), ({name: value}, value)):
+        services = json.loads(compose("config", "--format", "json", **variables))["services"]
+        assert {services[reader]["environment"].get(name) for reader in readers} == {expected}
 
 
 def test_the_example_environment_names_only_what_is_read() -> None:
