@@ -11,16 +11,20 @@ local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session, line = key_session(a.id), key_line(a.id)
 if redis.call('HGET', session, 'tenant') ~= a.tenant then return 0 end
 
--- UNLINK, since a log may have thousands of entries.
-local function remove(id) redis.call('UNLINK', key_turn(id), key_log(id), key_steps(id)) end
+-- What runs goes with its end, which may come before the last call.
+local function remove(id)
+  local status = redis.call('HGET', key_turn(id), 'status')
+  if status == 'in_progress' then
+    redis.call('HSET', key_turn(id), 'deleted', 1)
+  elseif status ~= 'queued' then
+    -- UNLINK, since a log may have thousands of entries.
+    redis.call('UNLINK', key_turn(id), key_log(id), key_steps(id))
+  end
+end
 
 local from, n = tonumber(a.from), tonumber(redis.call('HGET', line, 'n') or 0)
 if n - from >= MOST then
-  for number = from, from + MOST - 1 do
-    local id = a.id .. '.' .. number
-    local status = redis.call('HGET', key_turn(id), 'status')
-    if status ~= 'queued' and status ~= 'in_progress' then remove(id) end
-  end
+  for number = from, from + MOST - 1 do remove(a.id .. '.' .. number) end
   return from + MOST
 end
 
@@ -30,13 +34,7 @@ local head = redis.call('HGET', line, 'head')
 if head then table.insert(left, head) end
 for _, id in ipairs(left) do stop(load_turn(id), kept) end
 for number = from, n do table.insert(left, a.id .. '.' .. number) end
-for _, id in ipairs(left) do
-  if redis.call('HGET', key_turn(id), 'status') == 'in_progress' then
-    redis.call('HSET', key_turn(id), 'deleted', 1)
-  else
-    remove(id)
-  end
-end
+for _, id in ipairs(left) do remove(id) end
 redis.call('UNLINK', session, key_messages(a.id), key_pending(a.id))
 redis.call('ZREM', key_sessions(a.tenant), a.id)
 return -1

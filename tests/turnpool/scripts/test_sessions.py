@@ -118,6 +118,25 @@ async def test_a_deletion_that_was_cut_off_can_be_repeated(
     assert await contents(store) == []
 
 
+async def test_a_turn_that_ends_between_the_calls_is_deleted(
+    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls before the last pass it by while it runs."""
+    await store.submit(new_turn())
+    held = await take(store)
+    await store.redis.hset(keys.line(store.prefix, "s"), "n", 300)
+    run = store._run
+
+    async def first_settle(script: str, prefix: str, *arguments: Any) -> Any:
+        if script == "delete_session" and arguments[-1] > 1:
+            await store.settle(held, [], completed())
+        return await run(script, prefix, *arguments)
+
+    monkeypatch.setattr(store, "_run", first_settle)
+    await store.delete_session("s", "default")
+    assert not await store.redis.exists(keys.turn(store.prefix, "s.1"))
+
+
 async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None:
     """Another tenant's, and an unknown session are not found; nothing happens to them."""
     await store.submit(new_turn())
