@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.model.contents import QUEUE, SESSION, TENANT, WORKER
+from tests.model.contents import QUEUE, SESSION, STEP, TENANT, WORKER
 from tests.model.data import Call
 from tests.model.promises import TEXT
 from tests.model.system import Worker
@@ -10,7 +10,7 @@ from tests.turnpool.scripts import kit
 from turnpool import keys
 from turnpool.errors import LeaseLostError
 from turnpool.events import delta, members
-from turnpool.models import NewTurn, Outcome
+from turnpool.models import NewTurn, OnBusy, Outcome
 from turnpool.states import Status
 from turnpool.store import Held, Store
 
@@ -19,11 +19,11 @@ LOST = None
 AGENT = "agent"
 
 
-def submit(number: int) -> Call:
+def submit(number: int, on_busy: OnBusy) -> Call:
     """Post number 1, 2, …, under a key of its own."""
     new = NewTurn(
         SESSION, TENANT, QUEUE, AGENT, [user(f"{SESSION}.{number}")], 3600, {}, {},
-        idempotency_key=str(number), body_digest="same",
+        on_busy=on_busy, idempotency_key=str(number), body_digest="same",
     )  # fmt: skip
     return lambda store: store.submit(new)
 
@@ -33,10 +33,18 @@ def cancel(turn_id: str) -> Call:
     return lambda store: store.cancel(turn_id, TENANT)
 
 
+async def delete(store: Store) -> None:
+    """A client deletes the session."""
+    await store.delete_session(SESSION, TENANT)
+
+
 async def claim(store: Store) -> Any:
-    """A worker takes a turn: its id, the attempt, the last event, and the queues to wake."""
+    """A worker takes a turn: its id, the attempt, the last event, its step, and the queues to wake."""
     found, woken = await store.claim(QUEUE, WORKER, [AGENT])
-    return (found and (found.turn.id, found.turn.attempt, found.turn.seq)), len(woken)
+    if not found:
+        return None, len(woken)
+    turn, step = found.turn, found.steps.get(STEP, b"").decode()
+    return (turn.id, turn.attempt, turn.seq, step), len(woken)
 
 
 def append(worker: Worker) -> Call:
@@ -52,16 +60,38 @@ def append(worker: Worker) -> Call:
 
 
 def settle(worker: Worker) -> Call:
-    """A worker ends its turn with the rest of the text, or as it is; gives the queues to wake, or LOST."""
+    """A worker ends its turn with the rest of the text, or as it is."""
     text = TEXT[: worker.said] if worker.stops else TEXT
     answer = {"role": "assistant", "content": text}
     messages = (user(worker.turn), answer) if text else ()
     status = Status.CANCELLED if worker.stops else Status.COMPLETED
-    outcome = Outcome(status, members(output=text), text, messages=messages)
+    return _settle(worker, text, Outcome(status, members(output=text), text, messages=messages))
+
+
+def give_up(worker: Worker) -> Call:
+    """A worker ends its turn at the deadline."""
+    error = ("deadline_exceeded", "")
+    return _settle(worker, "", Outcome(Status.FAILED, members(error=error), error=error))
+
+
+def _settle(worker: Worker, text: str, outcome: Outcome) -> Call:
+    """Gives the queues to wake, or LOST."""
 
     async def call(store: Store) -> int | None:
         try:
             return len(await store.settle(held(worker), [delta(c) for c in text[worker.said :]], outcome))
+        except LeaseLostError:
+            return LOST
+
+    return call
+
+
+def record(worker: Worker) -> Call:
+    """A worker records its step, whose result is the attempt; gives what is recorded, or LOST."""
+
+    async def call(store: Store) -> str | None:
+        try:
+            return (await store.record_step(held(worker), STEP, b"%d" % worker.attempt)).decode()
         except LeaseLostError:
             return LOST
 
@@ -93,6 +123,17 @@ async def reap(store: Store) -> int:
     if await store.redis.hget(pulse, "at") != b"1":
         await store.redis.hset(pulse, "at", await kit.server_ms(store))
     return len((await store.reap(QUEUE)).woken)
+
+
+async def expire(store: Store) -> int:
+    """Somebody looks for turns past their deadline; gives the queues to wake."""
+    _, woken = await store.expire(QUEUE)
+    return len(woken)
+
+
+def pass_deadline(turn_id: str) -> Call:
+    """The deadline of a turn passes."""
+    return lambda store: kit.pass_deadline(store, turn_id, QUEUE)
 
 
 def top_up(listed: int) -> Call:

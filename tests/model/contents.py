@@ -1,5 +1,6 @@
 """What a partition of Redis holds, read as a whole, without times."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,7 +8,8 @@ from turnpool import keys
 from turnpool.events import data_of
 
 SESSION, QUEUE, TENANT, WORKER = "s", "turns", "default", "w"
-TURNS = ("s.1", "s.2")
+TURNS = ("s.1", "s.2", "s.3")
+STEP = "step"
 
 Read = dict[str, Any]
 
@@ -43,21 +45,27 @@ class Event(NamedTuple):
 class Contents:
     """All that is there.
 
-    `leases`: turns, and whether their lease lasts; `pulse`: whether nobody was heard for long, and
-    whether a grace runs; `immortal`: keys without a time to live that should have one.
+    `given`: how many turns there have been; `steps`: what each has recorded; `leases`: turns, and whether
+    their lease lasts; `pulse`: whether nobody was heard for long, and whether a grace runs; `immortal`: keys
+    without a time to live that should have one; `left`: keys of a turn or session that is not there.
     """
+
+    given: int
 
     turns: dict[str, dict[str, str]]
     logs: dict[str, list[Event]]
+    steps: dict[str, str]
     messages: list[str]
     pending: list[str]
     head: str
     ready: frozenset[str]
     queued: frozenset[str]
+    deadlines: frozenset[str]
     leases: frozenset[tuple[str, bool]]
     missing: int
     pulse: tuple[bool, bool]
     immortal: list[str]
+    left: list[str]
 
 
 def names() -> list[str]:
@@ -68,26 +76,39 @@ def names() -> list[str]:
     names += [f("", QUEUE) for f in (keys.leases, keys.missing)]
     names += [keys.ready("", QUEUE, TENANT), keys.sessions("", TENANT), keys.worker("", WORKER)]
     names += [f("") for f in (keys.accepted, keys.pulse, keys.workers)]
-    return names + [keys.idempotency("", SESSION, f"{TENANT}:{post}") for post in "12"]
+    return names + [keys.idempotency("", SESSION, f"{TENANT}:{post}") for post, _ in enumerate(TURNS, 1)]
 
 
 def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
     """What READ gave, in order."""
     found: Read = {key.decode(): (value, ttl) for key, value, ttl in reply}
-    turns = {turn_id: fields for turn_id in TURNS if (fields := _hash(found, keys.turn("", turn_id)))}
+    turns = {turn_id: fields for turn_id in TURNS if "id" in (fields := _hash(found, keys.turn("", turn_id)))}
+    line = _hash(found, keys.line("", SESSION))
     return Contents(
+        given=int(line.get("n", 0)),
         turns=turns,
         logs={turn_id: _log(found, turn_id) for turn_id in turns},
+        steps={turn_id: _hash(found, keys.steps("", turn_id)).get(STEP, "") for turn_id in turns},
         messages=_list(found, keys.messages("", SESSION)),
         pending=_list(found, keys.pending("", SESSION)),
-        head=_hash(found, keys.line("", SESSION)).get("head", ""),
+        head=line.get("head", ""),
         ready=frozenset(_hash(found, keys.ready("", QUEUE, TENANT))),
         queued=frozenset(_hash(found, keys.queued("", QUEUE))),
+        deadlines=frozenset(_hash(found, keys.deadlines("", QUEUE))),
         leases=frozenset((name, float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()),
         missing=int(_hash(found, keys.missing("", QUEUE)).get("count", 0)),
         pulse=_pulse(_hash(found, keys.pulse(""))),
         immortal=[key for key, (_, ttl) in found.items() if ttl < 0 and not key.startswith(keys.INDEXES)],
+        left=_left(found, turns),
     )
+
+
+def _left(found: Read, turns: Iterable[str]) -> list[str]:
+    of_turn, of_session = (keys.turn, keys.log, keys.steps), (keys.messages, keys.pending)
+    names = [f("", turn_id) for turn_id in TURNS if turn_id not in turns for f in of_turn]
+    if keys.session("", SESSION) not in found:
+        names += [keys.sessions("", TENANT), *(f("", SESSION) for f in of_session)]
+    return [name for name in names if name in found]
 
 
 def _log(found: Read, turn_id: str) -> list[Event]:

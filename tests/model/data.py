@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from tests.model.contents import READ, TURNS, Contents, contents, names
-from tests.model.promises import ENDS, broken, text_of
+from tests.model.promises import ENDS, LOSSES, broken, text_of
 from turnpool import keys
 from turnpool.nodes import Node, OneNode
 from turnpool.settings import Settings
 from turnpool.store import Store
 
-# Few losses end a turn.
-SETTINGS = Settings(max_attempts=2)
+SETTINGS = Settings(max_attempts=LOSSES)
 # Days: whatever ends in the model ends by a step, however long all of them take.
 LEASE_MS = 10**9
 
@@ -28,19 +27,28 @@ NAMES = f"local names = {{{', '.join(map(repr, names()))}}}\n"
 
 
 class Turn(NamedTuple):
-    """What matters of a turn for what may come. Of one that has ended it is no more where its events end."""
+    """What matters of a turn for what may come. Of one that has ended it is no more where its events end.
+
+    `late`: its deadline has passed; `deleted`: it is to go with its end; `step`: what is recorded.
+    """
 
     status: str
-    attempt: int
-    losses: int
-    cancel: bool
-    seq: int
-    text: str
+    attempt: int = 0
+    losses: int = 0
+    cancel: bool = False
+    seq: int = 0
+    text: str = ""
+    late: bool = False
+    deleted: bool = False
+    step: str = ""
 
     @property
     def ended(self) -> bool:
-        """Whether it has its last event."""
-        return self.status in ENDS.values()
+        """Whether it has its last event, or was deleted."""
+        return self == GONE or self.status in ENDS.values()
+
+
+GONE = Turn("gone")
 
 
 class State(NamedTuple):
@@ -54,7 +62,7 @@ class State(NamedTuple):
     broken: tuple[str, ...]
 
     def turn(self, turn_id: str) -> Turn:
-        """A turn that is there."""
+        """A turn that is there, or was."""
         return self.turns[TURNS.index(turn_id)]
 
 
@@ -135,12 +143,18 @@ class Data:
 
 
 def _state(found: Contents) -> State:
-    turns = tuple(_turn(fields, text_of(found.logs[turn_id])) for turn_id, fields in found.turns.items())
+    turns = tuple(_turn(found, turn_id) for turn_id in TURNS[: found.given])
     wrong = tuple(broken(found))
     return State(turns, found.ready, found.leases, found.missing, found.pulse, wrong)
 
 
-def _turn(fields: dict[str, str], text: str) -> Turn:
-    status = fields["status"]
-    seq = 0 if status in ENDS.values() else int(fields["seq"])
-    return Turn(status, int(fields["attempt"]), int(fields["losses"]), "cancel" in fields, seq, text)
+def _turn(found: Contents, turn_id: str) -> Turn:
+    if turn_id not in found.turns:
+        return GONE
+    fields, text = found.turns[turn_id], text_of(found.logs[turn_id])
+    status, attempt, losses = fields["status"], int(fields["attempt"]), int(fields["losses"])
+    cancel = "cancel" in fields
+    if status in ENDS.values():
+        return Turn(status, attempt, losses, cancel, text=text)
+    late, deleted, step = fields["deadline_at"] == "1", "deleted" in fields, found.steps[turn_id]
+    return Turn(status, attempt, losses, cancel, int(fields["seq"]), text, late, deleted, step)

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import NamedTuple
 
-from tests.model.data import Data, State
+from tests.model.data import GONE, Data, State
 from tests.model.steps import WrongReplyError, steps
 from tests.model.system import IDLE, Kind, Step, System
 
@@ -78,8 +78,11 @@ class Explorer:
         found = list(state.broken)
         if sum(turn.losses for turn in state.turns) > system.guilt:
             found.append("a healthy worker lost its turn")
-        if len(state.turns) < system.posts:
+        there = state.turns[system.erased :]
+        if len(state.turns) < system.posts or GONE in there:
             found.append("an accepted turn is not there")
+        if not all(turn == GONE or turn.deleted for turn in state.turns[: system.erased]):
+            found.append("a turn is there that was deleted")
         if found:
             raise BrokenPromiseError("; ".join(found) + "\n" + self.way(system))
 

@@ -6,6 +6,8 @@ from itertools import pairwise
 from tests.model.contents import Contents, Event
 
 TEXT = "xy"
+# Few losses end a turn.
+LOSSES = 2
 ENDS = {"turn.completed": "completed", "turn.failed": "failed", "turn.cancelled": "cancelled"}
 DELTA, RESTARTED, STARTED = "turn.output_text.delta", "turn.restarted", "turn.in_progress"
 
@@ -13,6 +15,7 @@ DELTA, RESTARTED, STARTED = "turn.output_text.delta", "turn.restarted", "turn.in
 def broken(found: Contents) -> list[str]:
     """The promises that this state breaks, in words."""
     wrong = [f"a key without a time to live: {key}" for key in found.immortal]
+    wrong += [f"left after a delete: {key}" for key in found.left]
     for turn_id in found.turns:
         wrong += [f"{turn_id}: {what}" for what in _log(found, turn_id)]
     return wrong + _messages(found) + _order(found) + _indexes(found)
@@ -42,11 +45,21 @@ def _log(found: Contents, turn_id: str) -> list[str]:
         != [s for s in ENDS.values() if s == status],
         "text doubled or missing": not TEXT.startswith(text_of(log)),
         "completed without its text": status == "completed" and text_of(log) != TEXT,
+        "failed without a reason": status == "failed" and not _has_reason(turn),
+        "deleted, but does not run": "deleted" in turn and status != "in_progress",
         "its output is not its text": status in ("completed", "cancelled") and turn["output"] != text_of(log),
         "its seq is not that of its last event": turn["seq"] != str(len(log)),
         "restarted without a word": _silent_restarts(log),
     }
     return [what for what, is_so in wrong.items() if is_so]
+
+
+def _has_reason(turn: dict[str, str]) -> bool:
+    """Whether a turn that failed did so for what its error says."""
+    code, begun = turn["error_code"], turn["attempt"] != "0"
+    if code == "worker_lost":
+        return int(turn["losses"]) >= LOSSES
+    return turn["deadline_at"] == "1" and code == ("deadline_exceeded" if begun else "expired")
 
 
 def _silent_restarts(log: list[Event]) -> bool:
@@ -88,6 +101,7 @@ def _indexes(found: Contents) -> list[str]:
     wrong = {
         f"head and those behind are {told}, not {line}": told != line,
         f"queued are {set(found.queued)}, not {queued}": found.queued != queued,
+        f"deadlines are {set(found.deadlines)}, not {queued}": found.deadlines != queued,
         f"leases are {set(found.leases)}, not {running}": {name for name, _ in found.leases} != running,
         f"ready are {set(found.ready)} of {line}": found.ready != queued & set(line[:1]),
     }

@@ -5,8 +5,9 @@ from typing import Any
 
 from tests.model import calls
 from tests.model.contents import TURNS
-from tests.model.data import State
+from tests.model.data import GONE, State
 from tests.model.system import IDLE, Kind, Step, System, Then, Worker, faulty
+from turnpool.models import OnBusy
 
 
 class WrongReplyError(AssertionError):
@@ -15,7 +16,7 @@ class WrongReplyError(AssertionError):
 
 def steps(system: System, state: State) -> Iterator[Step]:
     """Every step that is possible now; those that would change nothing are left out."""
-    every = [*_clients(system, state), *_keeper(system, state)]
+    every = [*_clients(system, state), *_keeper(system, state), *_deadlines(system, state)]
     for worker in dict.fromkeys(system.workers):
         every += _worker(system, state, worker)
     return (step for step in every if step.kind is not Kind.FAULT or system.faults)
@@ -27,17 +28,16 @@ def steps(system: System, state: State) -> Iterator[Step]:
 def _clients(system: System, state: State) -> Iterator[Step]:
     if system.posts < system.wanted:
         number = system.posts + 1
-
-        def accepted(system: System, _: State, reply: Any) -> System:
-            if reply.turn_id != f"s.{number}":
-                raise WrongReplyError(f"post {number} is turn {reply.turn_id}")
-            return system._replace(posts=number, wakeups=system.wakeups + len(reply.woken))
-
-        post = Step(f"post {number}", Kind.CHOICE, accepted, calls.submit(number), f"submit {number}")
+        last = number == system.wanted
+        on_busy = OnBusy.INTERRUPT if system.interrupts and last else OnBusy.QUEUE
+        name = f"post {number}, {on_busy}"
+        post = Step(name, Kind.CHOICE, _accepted(number, on_busy), calls.submit(number, on_busy), name)
         yield post
-        yield faulty(f"post {number}, answer and wake-up lost", _same, post)
+        yield faulty(f"{name}, answer and wake-up lost", _same, post)
+    if system.deletes and len(state.turns) > system.erased:
+        yield Step("session is deleted", Kind.CHOICE, _deleted, calls.delete, "delete")
     if system.cancels:
-        for turn_id in TURNS[: len(state.turns)]:
+        for turn_id in (name for name in TURNS[: len(state.turns)] if state.turn(name) != GONE):
             name = f"cancel {turn_id}"
             cancel = Step(name, Kind.CHOICE, _cancelled(turn_id), calls.cancel(turn_id), name)
             yield cancel
@@ -49,6 +49,23 @@ def _clients(system: System, state: State) -> Iterator[Step]:
 
 def _same(system: System, _: State, __: Any) -> System:
     return system
+
+
+def _accepted(number: int, on_busy: OnBusy) -> Then:
+    def after(system: System, state: State, reply: Any) -> System:
+        place = TURNS.index(reply.turn_id)
+        # What was deleted before its answer came is another turn the next time.
+        if place + 1 != number and not (system.erased and place >= number):
+            raise WrongReplyError(f"post {number} is turn {reply.turn_id}")
+        if on_busy is OnBusy.INTERRUPT and not all(turn.cancel or turn.ended for turn in state.turns[:place]):
+            raise WrongReplyError(f"post {number} does not interrupt all before it")
+        return system._replace(posts=number, wakeups=system.wakeups + len(reply.woken))
+
+    return after
+
+
+def _deleted(system: System, state: State, _: Any) -> System:
+    return system._replace(deletes=system.deletes - 1, erased=len(state.turns))
 
 
 def _cancelled(turn_id: str) -> Then:
@@ -79,8 +96,11 @@ def _claimed(system: System, state: State, reply: Any) -> System:
     system = _woken_up(system, state, reply)._replace(wakeups=system.wakeups - 1 + woken)
     if not found:
         return system
-    turn_id, attempt, seq = found
-    return system.with_worker(IDLE, Worker(turn_id, attempt, seq, len(state.turn(turn_id).text)))
+    turn_id, attempt, seq, step = found
+    turn = state.turn(turn_id)
+    if turn.late or turn.deleted or turn.step != step:
+        raise WrongReplyError(f"{turn_id} is given to a worker with step {step!r}, but is {turn}")
+    return system.with_worker(IDLE, Worker(turn_id, attempt, seq, len(turn.text), step=step))
 
 
 def _woken_up(system: System, _: State, __: Any) -> System:
@@ -101,10 +121,20 @@ def _runs(system: System, state: State, worker: Worker) -> Iterator[Step]:
         yield faulty(
             "worker appends, answer lost", lambda system, *_: system.with_worker(worker, unsure), append
         )
-    if not worker.repeats:
+    records = system.records and not worker.step
+    if records:
+        record = Step(
+            "worker records", Kind.PROGRESS, _recorded(worker), calls.record(worker), f"record {told}"
+        )
+        yield record
+        yield faulty("worker records, answer lost", _same, record)
+    if not worker.repeats and (worker.stops or not records):
         settle = Step("worker settles", Kind.PROGRESS, _ended(worker), calls.settle(worker), f"settle {told}")
         yield settle
         yield faulty("worker settles, answer lost", _same, settle)
+    if state.turn(worker.turn).late and not worker.repeats:
+        call = calls.give_up(worker)
+        yield Step("worker gives up at the deadline", Kind.PROGRESS, _ended(worker), call, f"give up {told}")
     if system.drains and not worker.repeats:
         back = Step(
             "worker hands back", Kind.CHOICE, _drained(worker), calls.hand_back(worker), f"drain {told}"
@@ -118,6 +148,16 @@ def _runs(system: System, state: State, worker: Worker) -> Iterator[Step]:
 def _appended(worker: Worker) -> Then:
     written = worker._replace(seq=worker.seq + 1, said=worker.said + 1, repeats=False)
     return lambda system, _, holds: system.with_worker(worker, written if holds else IDLE)
+
+
+def _recorded(worker: Worker) -> Then:
+    def after(system: System, state: State, step: str | None) -> System:
+        told = step if step is calls.LOST else state.turn(worker.turn).step
+        if step != told or (step is calls.LOST) == _holds(state, worker):
+            raise WrongReplyError(f"{worker} is told {step!r} of its step")
+        return system.with_worker(worker, worker._replace(step=step) if step else IDLE)
+
+    return after
 
 
 def _ended(worker: Worker) -> Then:
@@ -184,6 +224,23 @@ def _keeper(system: System, state: State) -> Iterator[Step]:
 
 def _woken(system: System, _: State, woken: Any) -> System:
     return system._replace(wakeups=max(system.wakeups + woken, 0))
+
+
+def _deadlines(system: System, state: State) -> Iterator[Step]:
+    if any(turn.late for turn in state.turns):
+        expire = Step("somebody expires", Kind.PROGRESS, _woken, calls.expire, "expire")
+        yield expire
+        yield faulty("somebody expires and dies", _same, expire)
+    if system.deadlines:
+        for turn_id in TURNS[: len(state.turns)]:
+            if not (state.turn(turn_id).ended or state.turn(turn_id).late):
+                name = f"deadline of {turn_id} passes"
+                # A choice, since no turn's end may depend on it.
+                yield Step(name, Kind.CHOICE, _passed, calls.pass_deadline(turn_id), name)
+
+
+def _passed(system: System, _: State, __: Any) -> System:
+    return system._replace(deadlines=system.deadlines - 1)
 
 
 def _end_of_lease(system: System, turn_id: str, attempt: int) -> Step:

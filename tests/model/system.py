@@ -12,6 +12,7 @@ WORKERS = 2
 class Worker(NamedTuple):
     """A worker: the attempt it runs, the last event it has written, how much it said, whether it is to stop.
 
+    `step`: the result of the step of its turn, once it has one.
     `repeats`: it has not heard whether its last write was carried out. Without a turn it is idle.
     """
 
@@ -21,6 +22,7 @@ class Worker(NamedTuple):
     said: int = 0
     repeats: bool = False
     stops: bool = False
+    step: str = ""
 
 
 IDLE = Worker()
@@ -31,8 +33,10 @@ class System(NamedTuple):
 
     What is to be published is in the list at once, and what is taken from it claims at once: that it
     takes time is the same as lying longer in the list, and who dies meanwhile has lost a wake-up.
-    `posts` that were answered, of those `wanted`; `cancels`, `drains` (turns handed back) and `faults`:
-    how many may still come; `guilt`: times so far that a worker lost a turn by a fault of its own.
+    `posts` that were answered, of those `wanted`; `cancels`, `drains` (turns handed back), `deadlines` (that
+    pass), `deletes` (of the session) and `faults`: how many may still come; `interrupts`: whether the last
+    post does; `records`: whether turns have a step; `erased`: how many turns there were at the last delete;
+    `guilt`: times so far that a worker lost a turn by a fault of its own.
     """
 
     data: int
@@ -42,7 +46,12 @@ class System(NamedTuple):
     wanted: int = 2
     cancels: int = 0
     drains: int = 0
+    deadlines: int = 0
+    deletes: int = 0
     faults: int = 0
+    interrupts: bool = False
+    records: bool = False
+    erased: int = 0
     guilt: int = 0
 
     def with_worker(self, old: Worker, new: Worker) -> "System":
