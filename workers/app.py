@@ -33,6 +33,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         # A worker outlives any time without its broker.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
+        # Nor does one end it that answers, but refuses: it has lost its replicas, or is one now.
+        "broker_channel_error_retry": True,
         "task_queues": queues,
         "task_default_queue": DEFAULT_QUEUE,
         "task_serializer": "json",

