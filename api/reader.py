@@ -35,6 +35,12 @@ class Channel:
     asked: int = 0
     in_force: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def lose(self) -> None:
+        """Nothing is heard of it from now on: its streams go to the log."""
+        self.in_force.clear()
+        for stream in self.streams:
+            stream.fall_behind()
+
 
 Channels = dict[str, Channel]
 
@@ -79,6 +85,9 @@ class Reader:
             finally:
                 self._pubsub = None
                 watching.cancel()
+                for channel in self._channels.values():
+                    if channel.reader is self:
+                        channel.lose()
 
     async def _watch(self, connection: Any) -> None:
         """Give up a connection whose server is silent: it may have vanished without a word."""
@@ -101,10 +110,7 @@ class Reader:
                 del self._channels[name]
                 continue
             channel.asked = 1
-            channel.in_force.clear()
-            for stream in channel.streams:
-                metrics.CATCH_UPS.labels("reconnected").inc()
-                stream.fall_behind()
+            metrics.CATCH_UPS.labels("reconnected").inc(len(channel.streams))
         self._pubsub = pubsub
         await self._send(pubsub, [name for name, channel in own.items() if channel.streams], subscribe=True)
 
@@ -128,7 +134,7 @@ class Reader:
             case "sunsubscribe" if own:
                 # The node's own doing: the slot has moved.
                 own.reader = None
-                own.in_force.clear()
+                own.lose()
                 self._nodes.suspect()
 
     def _confirmed(self, name: str, channel: Channel) -> None:

@@ -103,7 +103,7 @@ class Relay:
         return found[0] if found else None
 
     def _ask(self, name: str, channel: Channel) -> None:
-        channel.in_force.clear()
+        channel.lose()
         reader = self._reader(channel)
         if reader is not channel.reader:
             channel.reader, channel.asked = reader, 0

@@ -4,8 +4,8 @@ Each yield is a number of whole frames in one piece of bytes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from redis.exceptions import RedisError
 
@@ -13,7 +13,7 @@ from api import metrics
 from api.cursor import Cursor
 from api.place import Place
 from api.relay import Relay
-from api.subscription import Subscription
+from api.subscription import ClosingError, Subscription
 from turnpool.errors import SessionNotFoundError, TurnNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
 from turnpool.redis import is_away
@@ -26,34 +26,54 @@ PING = b": ping\n\n"
 PING_SECONDS = 15.0
 # Seconds between tries to read while Redis is away; the stream stays open.
 AWAY_PAUSE = 0.5
+# Seconds a new stream waits to be subscribed, so that it reads the log once and not again when it is.
+SOON = 0.5
+# Seconds between looks at the log while nothing is heard. There may be thousands of streams.
+LOOK_SECONDS = 3.0
+
+
+class Silence:
+    """How long a stream's client has heard nothing."""
+
+    def __init__(self) -> None:
+        self.broken()
+
+    def broken(self) -> None:
+        """It has heard something. `until`: when it needs a ping (loop time)."""
+        self.until = asyncio.get_running_loop().time() + PING_SECONDS
+
+    def is_due(self) -> bool:
+        """Whether it gets a ping now."""
+        if not _is_past(self.until):
+            return False
+        self.broken()
+        return True
 
 
 async def turn_stream(
     store: Store, relay: Relay, turn_id: str, tenant: str, after: int
 ) -> AsyncGenerator[bytes, None]:
     """Events of a turn with a seq over `after`, to the terminal one."""
-    head, place = RETRY, Place(after)
+    yield RETRY
+    place, silence = Place(after), Silence()
     session_id, _, n = turn_id.rpartition(".")
     async with relay.subscribe(session_id) as subscription:
-        async for ping in _until(subscription.in_force):
-            yield head + ping
-            head = b""
+        await _soon(subscription)
         while not (subscription.closing or place.over):
             try:
                 async for frames in _logged(store, subscription, turn_id, tenant, place):
-                    yield head + b"".join(frames)
-                    head = b""
-                if head:
-                    yield head
-                    head = b""
-                async for frames in _live(subscription, int(n), place):
-                    yield b"".join(frames) or PING
+                    yield b"".join(frames)
+                    silence.broken()
+                async for frames in _live(subscription, int(n), place, silence):
+                    yield b"".join(frames)
+            except ClosingError:
+                break
             except (RedisError, OSError) as error:
-                async for ping in _outage(error, subscription, lambda: store.newest(session_id)):
-                    yield head + ping
-                    head = b""
-        if not place.ended:
-            yield RETRY
+                await _pause(error, subscription)
+            if silence.is_due():
+                yield PING
+    if not place.ended:
+        yield RETRY
 
 
 async def _logged(
@@ -62,15 +82,16 @@ async def _logged(
     """What the log has after the place. Only where it has nothing is looked whether there will be more."""
     subscription.catch_up()
     found = False
-    while not place.over and (frames := await store.frames(turn_id, place.after)):
+    read = subscription.unless_closed
+    while not place.over and (frames := await read(store.frames, turn_id, place.after)):
         found = True
         if new := place.advance(frames):
             yield new
     if found:
         return
     try:
-        await store.check_log(turn_id, tenant)
-        turn = await store.turn(turn_id, tenant)
+        await read(store.check_log, turn_id, tenant)
+        turn = await read(store.turn, turn_id, tenant)
     except TurnpoolError:
         place.over = True
         return
@@ -81,13 +102,13 @@ async def _logged(
         place.over = True
 
 
-async def _live(subscription: Subscription, n: int, place: Place) -> AsyncIterator[list[bytes]]:
-    """What comes for turn n, in order; ends where something is missing, and after a silence (no frames)."""
-    now = asyncio.get_running_loop().time
-    # Counted from the last yield: what comes for the session's other turns breaks no silence.
-    silent_until = now() + PING_SECONDS
+async def _live(
+    subscription: Subscription, n: int, place: Place, silence: Silence
+) -> AsyncIterator[list[bytes]]:
+    """What comes for turn n, in order; ends where something is missing, and when it is time for a look."""
+    until = _next_look(subscription, silence)
     while subscription.live() and not place.over:
-        taken = await subscription.take(silent_until)
+        taken = await subscription.take(until)
         frames, seq = [], place.after
         for number, frame in taken:
             if number != n or seq_of(frame) <= seq:
@@ -100,9 +121,9 @@ async def _live(subscription: Subscription, n: int, place: Place) -> AsyncIterat
             seq += 1
         if frames and (new := place.advance(frames)):
             yield new
-            silent_until = now() + PING_SECONDS
-        elif subscription.live() and now() >= silent_until:
-            yield []
+            silence.broken()
+            until = silence.until
+        elif _is_past(until):
             return
 
 
@@ -111,20 +132,24 @@ async def session_stream(
 ) -> AsyncGenerator[bytes, None]:
     """Events of all turns of a session after the cursor; ends with the client, the process or the session."""
     yield RETRY
+    silence = Silence()
     async with relay.subscribe(session_id) as subscription:
-        async for ping in _until(subscription.in_force):
-            yield ping
+        await _soon(subscription)
         while not subscription.closing:
             try:
                 async for piece in _logged_session(store, subscription, session_id, tenant, cursor):
                     yield piece
-                async for piece in _live_session(subscription, cursor):
-                    yield piece or PING
+                    silence.broken()
+                async for piece in _live_session(subscription, cursor, silence):
+                    yield piece
             except SessionNotFoundError:
                 return
+            except ClosingError:
+                break
             except (RedisError, OSError) as error:
-                async for ping in _outage(error, subscription, lambda: store.newest(session_id)):
-                    yield ping
+                await _pause(error, subscription)
+            if silence.is_due():
+                yield PING
     yield RETRY
 
 
@@ -133,20 +158,21 @@ async def _logged_session(
 ) -> AsyncIterator[bytes]:
     """What the logs have after the cursor. Raises SessionNotFoundError once the session is gone."""
     subscription.catch_up()
-    await store.session(session_id, tenant)
-    newest = await store.newest(session_id)
+    read = subscription.unless_closed
+    await read(store.session, session_id, tenant)
+    newest = await read(store.newest, session_id)
     cursor.restart_beyond(newest)
     for n in cursor.unfinished(newest):
         turn_id = f"{session_id}.{n}"
-        frames = await store.frames(turn_id, cursor.seq(n))
-        if not frames and cursor.seq(n) and await _is_cut(store, turn_id, tenant, cursor, n):
-            frames = await store.frames(turn_id, cursor.seq(n))
+        frames = await read(store.frames, turn_id, cursor.seq(n))
+        if not frames and cursor.seq(n) and await read(_is_cut, store, turn_id, tenant, cursor, n):
+            frames = await read(store.frames, turn_id, cursor.seq(n))
         while frames:
             if piece := b"".join(_numbered(cursor, n, frames)):
                 yield piece
             if is_terminal(frames[-1]):
                 break
-            frames = await store.frames(turn_id, cursor.seq(n))
+            frames = await read(store.frames, turn_id, cursor.seq(n))
         cursor.seen(n)
 
 
@@ -159,12 +185,11 @@ async def _is_cut(store: Store, turn_id: str, tenant: str, cursor: Cursor, n: in
     return cursor.go_back(n, turn.seq - turn.status.terminal)
 
 
-async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIterator[bytes]:
-    """What comes for any turn, in order; ends where something is missing, or after a silence (no bytes)."""
-    now = asyncio.get_running_loop().time
-    silent_until = now() + PING_SECONDS
+async def _live_session(subscription: Subscription, cursor: Cursor, silence: Silence) -> AsyncIterator[bytes]:
+    """What comes for any turn, in order; ends where something is missing, and when it is time for a look."""
+    until = _next_look(subscription, silence)
     while subscription.live():
-        taken = await subscription.take(silent_until)
+        taken = await subscription.take(until)
         frames = []
         for n, frame in taken:
             if cursor.missing(n, seq_of(frame)):
@@ -175,9 +200,9 @@ async def _live_session(subscription: Subscription, cursor: Cursor) -> AsyncIter
                 frames += _numbered(cursor, n, [frame])
         if frames:
             yield b"".join(frames)
-            silent_until = now() + PING_SECONDS
-        elif subscription.live() and now() >= silent_until:
-            yield b""
+            silence.broken()
+            until = silence.until
+        elif _is_past(until):
             return
 
 
@@ -186,32 +211,30 @@ def _numbered(cursor: Cursor, n: int, frames: list[bytes]) -> list[bytes]:
     return [with_id(frame, cursor.encode()) for frame in frames if cursor.advance(n, frame)]
 
 
-async def _until(event: asyncio.Event) -> AsyncIterator[bytes]:
-    """A ping for each silence until the event."""
-    while not event.is_set():
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                await event.wait()
-        except TimeoutError:
-            yield PING
+def _next_look(subscription: Subscription, silence: Silence) -> float:
+    """When the log is looked at though nothing is known to be missing (loop time): with each ping, at least.
+
+    What comes for other turns of the session breaks no silence.
+    """
+    if subscription.in_force.is_set():
+        return silence.until
+    return min(silence.until, asyncio.get_running_loop().time() + LOOK_SECONDS)
 
 
-async def _outage(
-    error: Exception, subscription: Subscription, read: Callable[[], Awaitable[Any]]
-) -> AsyncIterator[bytes]:
-    """A ping for each silence until Redis can be read again, or the process ends. Raises any other error."""
-    now = asyncio.get_running_loop().time
-    silent_until = now() + PING_SECONDS
-    while not subscription.closing:
-        if not is_away(error):
-            raise error
-        await asyncio.sleep(AWAY_PAUSE)
-        try:
-            await read()
-        except (RedisError, OSError) as again:
-            error = again
-        else:
-            return
-        if now() >= silent_until:
-            yield PING
-            silent_until = now() + PING_SECONDS
+def _is_past(time: float) -> bool:
+    return asyncio.get_running_loop().time() >= time
+
+
+async def _soon(subscription: Subscription) -> None:
+    """Wait until the subscription is in force, or for a moment."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SOON):
+            await subscription.in_force.wait()
+
+
+async def _pause(error: Exception, subscription: Subscription) -> None:
+    """Wait before Redis is asked again. Raises the error if it means more than that Redis is away."""
+    if not is_away(error):
+        raise error
+    with contextlib.suppress(ClosingError):
+        await subscription.unless_closed(asyncio.sleep, AWAY_PAUSE)

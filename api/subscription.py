@@ -5,11 +5,22 @@ the log.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple
+
+from anyio import CancelScope
 
 from api import metrics
 
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
 # Bytes that may wait for one stream; a client that is slower than its model reads from the log.
 MOST_WAITING = 256 * 1024
+
+
+class ClosingError(Exception):
+    """The process ends; what was waited for has not come."""
 
 
 class Subscription:
@@ -25,6 +36,7 @@ class Subscription:
         self._waiting: list[tuple[int, bytes]] = []
         self._size = 0
         self._changed = asyncio.Event()
+        self._awaited = CancelScope()
 
     def push(self, n: int, frame: bytes) -> None:
         """An event of the session's turn n."""
@@ -48,6 +60,14 @@ class Subscription:
         """The process ends; so must the stream."""
         self.closing = True
         self._changed.set()
+        self._awaited.cancel()
+
+    async def unless_closed(self, wait: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> T:
+        """What this gives, however long it takes. Raises ClosingError as soon as the process ends."""
+        with CancelScope() as self._awaited:
+            if not self.closing:
+                return await wait(*arguments)
+        raise ClosingError
 
     def catch_up(self) -> None:
         """The log is read from now on; what comes meanwhile is kept again."""

@@ -1,6 +1,7 @@
 """Streams while Redis is away, and after it has lost what they had told."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,7 @@ from turnpool.store import Store
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PATHS = ["/v1/turns/s.1/events", "/v1/sessions/s/events"]
-PING = b": ping\n\n"
+RETRY, PING = b"retry: 1000\n\n", b": ping\n\n"
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ async def link(valkey: ValkeyServer) -> AsyncIterator[Link]:
 @pytest.fixture(autouse=True)
 def _short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.streams.PING_SECONDS", 0.2)
+    monkeypatch.setattr("api.streams.LOOK_SECONDS", 0.1)
 
 
 async def chunk(answer: raw.Raw) -> bytes:
@@ -90,15 +92,23 @@ async def test_streams_end_with_the_process_while_redis_is_away(
         stopping = asyncio.create_task(asyncio.to_thread(api.stop))
         async with asyncio.timeout(3):
             rest = [piece async for piece in answer.chunks()]
-        assert [piece for piece in rest if piece != PING] == [b"retry: 1000\n\n"]
+        assert [piece for piece in rest if piece != PING] == [RETRY]
         await asyncio.wait_for(stopping, 5)
 
 
+async def told(answer: raw.Raw, text: bytes) -> bytes:
+    """The next chunk that is no ping, which must have this."""
+    while (got := await chunk(answer)) == PING:
+        pass
+    assert text in got
+    return got
+
+
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_stream_pings_though_it_is_not_subscribed_yet(
+async def test_a_stream_that_is_not_subscribed_yet_reads_the_log(
     serve: Serve, store: Store, redis_url: str, path: str
 ) -> None:
-    """It begins as Redis goes away: its head comes, and pings."""
+    """It begins as only subscriptions do not pass: its head comes at once, then all, pings, and its end."""
     async with proxying(redis_url) as proxy:
         api = serve(redis_url=proxy.url)
         async with client_of(api) as client:
@@ -106,14 +116,65 @@ async def test_a_stream_pings_though_it_is_not_subscribed_yet(
         run = await claim(store)
         proxy.hold()
         async with raw.get(api.port, path) as answer:
-            told = await chunk(answer)
-            while not told.endswith(PING * 2):
-                told += await chunk(answer)
-            assert told == b"retry: 1000\n\n" + PING * 2
+            assert await chunk(answer) == RETRY
+            await told(answer, b"turn.in_progress")
+            for text in ("one", "two"):
+                await run.say(text)
+                await told(answer, text.encode())
+            assert await chunk(answer) == PING
+            await asyncio.to_thread(api.stop)
+            assert [piece async for piece in answer.chunks() if piece != PING] == [RETRY]
+        proxy.open.set()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stream_that_is_not_heard_any_more_reads_the_log(
+    serve: Serve, store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The relay's connection is lost, and it is not subscribed on the next: the log is read between pings."""
+    monkeypatch.setattr("api.streams.PING_SECONDS", 60)
+    async with proxying(redis_url) as proxy:
+        api = serve(redis_url=proxy.url)
+        async with client_of(api) as client:
+            await post(client)
+        run = await claim(store)
+        async with raw.get(api.port, path) as answer:
+            assert await chunk(answer) == RETRY
+            await told(answer, b"turn.in_progress")
+            proxy.hold()
+            await store.redis.client_kill_filter(_type="pubsub")
+            await proxy.held.wait()
+            # One alone could come with the read before it.
+            for i in range(8):
+                await run.say(f"text {i}")
+                await told(answer, f"text {i}".encode())
             await run.complete()
-            proxy.open.set()
-            while b"turn.completed" not in await chunk(answer):
-                pass
+            await told(answer, b"turn.completed")
+        proxy.open.set()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_streams_end_with_the_process_while_redis_hangs(
+    serve: Serve, store: Store, link: Link, path: str
+) -> None:
+    """It answers nothing, not even that it is away: no stream waits for that."""
+    api = serve(redis_url=link.url)
+    async with client_of(api) as client:
+        await post(client)
+    await claim(store)
+    async with raw.get(api.port, path) as answer:
+        assert await chunk(answer) == RETRY
+        await told(answer, b"turn.in_progress")
+        link.delay = 3600
+        # No pings come any more when it has asked for the log.
+        with contextlib.suppress(TimeoutError):
+            while True:
+                await asyncio.wait_for(answer.chunk(), 1)
+        stopping = asyncio.create_task(asyncio.to_thread(api.stop))
+        async with asyncio.timeout(2):
+            assert [piece async for piece in answer.chunks()] == [RETRY]
+        link.cut()
+        await asyncio.wait_for(stopping, 10)
 
 
 @pytest.mark.parametrize(("path", "place"), [(PATHS[0], "5"), (PATHS[1], "1,1:5")])
