@@ -123,6 +123,25 @@ def _honest(kind: type[Any]) -> type[Any]:
     return Honest
 
 
+def _doubtful(kind: type[Any]) -> type[Any]:
+    """The kind of connection, which is closed when its server has no replicas: the next asks the Sentinels.
+
+    A primary that stood still, or was cut off, takes itself for one until they tell it, ten seconds later.
+    """
+
+    class Doubtful(kind):  # type: ignore[misc]
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().read_response(*args, **kwargs)
+            except ResponseError as error:
+                if not str(error).startswith("NOREPLICAS"):
+                    raise
+                await self.disconnect()
+                raise RedisConnectionError(str(error)) from error
+
+    return Doubtful
+
+
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the primary that the Sentinels name; more callers wait for a free one."""
 
@@ -164,7 +183,7 @@ def connect(
         password=unquote(parts.password) if parts.password else None,
         **pooled,
     )
-    master.connection_pool.connection_class = _honest(master.connection_pool.connection_class)
+    master.connection_pool.connection_class = _honest(_doubtful(master.connection_pool.connection_class))
     return master
 
 

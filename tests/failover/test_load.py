@@ -1,5 +1,6 @@
 """A primary is killed under load: every turn that got 202 completes, no stream has a hole."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tests.acceptance.processes import Pool
 from tests.conftest import wait_until
 from tests.failover.load import Load, check_streams
-from tests.failover.servers import ClusterServers, SentinelServers
+from tests.failover.servers import ClusterServers, SentinelServers, is_primary
 from turnpool.states import Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.acceptance, pytest.mark.timeout(180)]
@@ -49,6 +50,8 @@ async def kill_under_load(
     for turn_id in load.accepted:
         turn = await pool.store.turn(turn_id, "default")
         assert (turn.status, turn.losses) == (Status.COMPLETED, 0)
+        roles = [message["role"] for message in await pool.store.messages(turn.session_id)]
+        assert roles == ["user", "assistant"], turn_id
     state = await pool.store.queue_state("turns")
     assert (state.queued, state.running) == (0, 0)
     assert load.refused > 0, "nobody noticed"
@@ -72,6 +75,39 @@ async def test_a_primary_of_sentinels_is_killed(sentinels: SentinelServers, tmp_
             """One replica is left, which is enough."""
 
         await kill_under_load(pool, load, kill, mend)
+
+
+async def test_a_primary_of_sentinels_stands_still(sentinels: SentinelServers, tmp_path: Path) -> None:
+    """A replica is promoted; then the old one goes on, a primary by its own account, until it is told."""
+    async with pool_on(tmp_path, sentinels.url) as (pool, load):
+        (old,) = await sentinels.primaries()
+        others = [server for server in sentinels.servers if server is not old]
+
+        async def stop() -> Condition:
+            old.signal(signal.SIGSTOP)
+
+            async def another() -> bool:
+                # A replica that has not left the old one yet confirms what is lost (docs/reliability.md).
+                return all(
+                    [
+                        (await server.client.info("replication")).get("master_port") != old.port
+                        for server in others
+                    ]
+                )
+
+            return another
+
+        async def go_on() -> None:
+            old.signal(signal.SIGCONT)
+            await load.so_many_more(45)
+            assert len(await sentinels.primaries()) == 2, "turns had to wait until it was told"
+
+            async def told() -> bool:
+                return not await is_primary(old)
+
+            await wait_until(told, 30)
+
+        await kill_under_load(pool, load, stop, go_on)
 
 
 async def test_a_primary_of_a_cluster_is_killed(

@@ -254,6 +254,26 @@ async def test_a_sentinels_connections_are_limited(valkey: ValkeyServer, tmp_pat
         await redis.aclose()
 
 
+async def test_a_primary_without_replicas_is_asked_for_again(tmp_path: Path) -> None:
+    """The connection to it is closed: by now another may be primary."""
+    with ValkeyServer() as primary, sentinel_of(primary, tmp_path) as port:
+        redis = connect(f"sentinel://127.0.0.1:{port}/0?master=main", connections=1)
+
+        async def answers() -> bool:
+            try:
+                return bool(await redis.config_set("min-replicas-to-write", 1))
+            except RedisError:
+                return False
+
+        await wait_until(answers)
+        before = await redis.client_id()
+        with pytest.raises(RedisConnectionError, match="NOREPLICAS") as raised:
+            await redis.set("key", 1)
+        assert is_away(raised.value)
+        assert await redis.client_id() != before
+        await redis.aclose()
+
+
 async def test_sentinels_have_a_password_of_their_own(valkey: ValkeyServer, tmp_path: Path) -> None:
     """The password of the URL is the server's; without theirs the Sentinels say nothing."""
     with sentinel_of(valkey, tmp_path, "requirepass theirs") as port:
