@@ -126,7 +126,8 @@ async def reap(store: Store) -> int:
 
 
 async def expire(store: Store) -> int:
-    """Somebody looks for turns past their deadline; gives the queues to wake."""
+    """Somebody who has looked all along looks for turns past their deadline; gives the queues to wake."""
+    await store.redis.set(keys.watched(store.prefix), 1, ex=3600)
     _, woken = await store.expire(QUEUE)
     return len(woken)
 

@@ -75,7 +75,7 @@ def names() -> list[str]:
     names += [f("", QUEUE) for f in (keys.tenants, keys.service, keys.queued, keys.deadlines)]
     names += [f("", QUEUE) for f in (keys.leases, keys.missing)]
     names += [keys.ready("", QUEUE, TENANT), keys.sessions("", TENANT), keys.worker("", WORKER)]
-    names += [f("") for f in (keys.accepted, keys.pulse, keys.workers)]
+    names += [f("") for f in (keys.accepted, keys.pulse, keys.watched, keys.workers)]
     return names + [keys.idempotency("", SESSION, f"{TENANT}:{post}") for post, _ in enumerate(TURNS, 1)]
 
 
