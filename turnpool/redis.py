@@ -110,14 +110,17 @@ def _check_host(parts: SplitResult) -> None:
 def _honest(kind: type[Any]) -> type[Any]:
     """The kind of connection, which raises redis-py's own error when it is closed while it sends.
 
-    uvloop raises RuntimeError where asyncio's own transports stay silent, and redis-py passes that on.
+    uvloop raises RuntimeError where asyncio's own transports stay silent, and redis-py passes that on. Where
+    redis-py itself has closed it, it finds no writer any more.
     """
 
     class Honest(kind):  # type: ignore[misc]
         async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
             try:
                 await super().send_packed_command(*args, **kwargs)
-            except RuntimeError as error:
+            except (RuntimeError, AttributeError) as error:
+                if isinstance(error, AttributeError) and self._writer is not None:
+                    raise
                 raise RedisConnectionError(f"The connection was closed: {error}") from error
 
     return Honest

@@ -325,3 +325,16 @@ def test_a_connection_that_closes_while_it_sends_is_away(valkey: ValkeyServer) -
         await client.aclose()
 
     uvloop.run(send_on_a_closed_one())
+
+
+async def test_a_connection_that_is_closed_as_it_begins_to_send_is_away(valkey: ValkeyServer) -> None:
+    """redis-py sends in a task of its own, and by then may have closed it."""
+    client = connect(f"redis://{valkey.host}:{valkey.port}/0")
+    pool: Any = client.connection_pool
+    connection = await pool.get_connection()
+    sending = asyncio.create_task(connection.send_command("PING"))
+    await asyncio.sleep(0)
+    await connection.disconnect(nowait=True)
+    with pytest.raises(RedisConnectionError):
+        await sending
+    await client.aclose()
