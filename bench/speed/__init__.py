@@ -1,0 +1,1 @@
+"""Speed: the naive server and turnpool side by side (`make bench`)."""
