@@ -15,6 +15,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from turnpool import keys, scripts
+from turnpool.appends import append
 from turnpool.backlog import Backlog, where_to_claim
 from turnpool.cluster import open_nodes
 from turnpool.durability import Confirmer
@@ -196,8 +197,11 @@ class Store(Reads):
         For each turn: whether the attempt holds, or why that is not known, or EventsLostError.
         May be called again with the same batches when the answer was lost; events come once.
         """
-        calls = [(self.prefix_of_turn(held.turn_id), (*held, *_flat(entries))) for held, entries in batches]
-        replies = await scripts.run_many(self.nodes, "append", calls)
+        writes = [
+            (self.prefix_of_turn(held.turn_id), (*held, 2 * len(entries), *_flat(entries)))
+            for held, entries in batches
+        ]
+        replies = await append(self.nodes, writes)
         return [
             reply if isinstance(reply, Exception) else _written(held.turn_id, reply)
             for (held, _), reply in zip(batches, replies, strict=True)

@@ -1,4 +1,4 @@
-"""Writes the events of all turns of a worker: coalesced, in one pipeline per flush.
+"""Writes the events of all turns of a worker: coalesced, in one pipeline of few calls per flush.
 
 The first text of a turn goes out at once, so do tool events; then what has come in the flush
 interval goes out as one event. The interval grows with the time a flush takes, so that flushing
@@ -17,14 +17,14 @@ from workers.turn_log import TurnLog
 
 log = get_logger(__name__)
 
-# Of the time, at most a fifth goes to flushing.
-FLUSH_SHARE = 5
+# Of the time, at most a tenth goes to flushing.
+FLUSH_SHARE = 10
 # Seconds. Text never waits longer than this, however great the load.
 LONGEST_INTERVAL = 0.1
 # Seconds between tries while Redis is away.
 AWAY_PAUSE = 0.1
-# Calls in one pipeline; more would hold Redis too long for others.
-PIPELINE_CALLS = 500
+# Turns in one pipeline; more would hold Redis too long for others.
+PIPELINE_TURNS = 500
 
 
 class Writer:
@@ -87,8 +87,8 @@ class Writer:
         turns = list(self._urgent)
         self._urgent.clear()
         away = False
-        for start in range(0, len(turns), PIPELINE_CALLS):
-            part = [turn for turn in turns[start : start + PIPELINE_CALLS] if not turn.closed]
+        for start in range(0, len(turns), PIPELINE_TURNS):
+            part = [turn for turn in turns[start : start + PIPELINE_TURNS] if not turn.closed]
             batches = [turn.begin() for turn in part]
             replies = await self._write(batches)
             for turn, (_, entries), reply in zip(part, batches, replies, strict=True):

@@ -144,7 +144,7 @@ async def test_all_turns_go_out_together() -> None:
 
 async def test_a_pipeline_is_not_endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Very many turns are written in several pipelines, none forgotten."""
-    monkeypatch.setattr(writing, "PIPELINE_CALLS", 8)
+    monkeypatch.setattr(writing, "PIPELINE_TURNS", 8)
     store = Notebook()
     async with running(store) as writer:
         for n in range(20):

@@ -1,13 +1,25 @@
--- Add events to the log of a running turn, fenced by the attempt. The same call twice adds them once.
+-- Add events to the logs of running turns, each turn fenced by its attempt. The same call twice adds them once.
 -- KEYS[1] prefix of the partition.
--- ARGV: turn id, attempt, seq of the last event before these, then kind, fields (JSON members) for each event.
--- Returns 1, or 0 if the attempt no longer holds the turn; below zero, the seq of the log's last event, if events before
---   these are missing: the server has lost them in a restart or fail-over. Then nothing is added.
+-- ARGV: for each turn its id, attempt, seq of the last event before these, how many values follow, and these: kind, fields
+--   (JSON members) for each event.
+-- Returns for each turn 1, or 0 if the attempt no longer holds it; below zero, the seq of its log's last event, if events
+--   before these are missing: the server has lost them in a restart or fail-over. Then nothing is added to it.
 
-local a = arguments({'id', 'attempt', 'base'})
-local values = redis.call('HMGET', key_turn(a.id), 'attempt', 'status', 'seq', 'session', 'n')
-local turn = {id = a.id, attempt = values[1], status = values[2], seq = values[3], session = values[4], n = values[5]}
-if not holds(turn, a.attempt) then return 0 end
-if misses(turn, a.base) then return -turn.seq end
-emit_from(turn, tonumber(a.base), a.rest)
-return 1
+local function append(id, attempt, base, events)
+  local values = redis.call('HMGET', key_turn(id), 'attempt', 'status', 'seq', 'session', 'n')
+  local turn = {id = id, attempt = values[1], status = values[2], seq = values[3], session = values[4], n = values[5]}
+  if not holds(turn, attempt) then return 0 end
+  if misses(turn, base) then return -turn.seq end
+  emit_from(turn, tonumber(base), events)
+  return 1
+end
+
+local replies = {}
+local i = 1
+while i <= #ARGV do
+  local events = {}
+  for n = i + 4, i + 3 + ARGV[i + 3] do table.insert(events, ARGV[n]) end
+  table.insert(replies, append(ARGV[i], ARGV[i + 1], ARGV[i + 2], events))
+  i = i + 4 + #events
+end
+return replies

@@ -8,6 +8,7 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, completed, events, kinds, lose, say, take, write
 from turnpool import keys
 from turnpool.agent import ToolCall, ToolResult
+from turnpool.errors import EventsLostError
 from turnpool.events import data_of, delta, restarted, seq_of, tool
 from turnpool.redis import is_away
 from turnpool.settings import Settings
@@ -141,3 +142,42 @@ async def test_events_are_published_as_they_are_logged(
                     heard.append(message["data"])
     assert heard == [b"1 " + frame for frame in await store.frames("s.1", 0)]
     await listener.close()
+
+
+async def test_many_turns_are_written_by_few_calls(
+    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets its own events and its own answer, the stale and the lost among them."""
+    monkeypatch.setattr("turnpool.appends.MOST_TURNS", 2)
+    held = []
+    for n in range(5):
+        await store.submit(new_turn(f"s{n}"))
+        held.append(await take(store))
+    held[1] = held[1]._replace(attempt=7)
+    held[3] = held[3]._replace(seq=9)
+    before = (await store.redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    replies = await store.append([(each, [delta(f"{n}"), delta("!")]) for n, each in enumerate(held)])
+    after = (await store.redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    assert after - before == 3
+    assert [str(reply) if isinstance(reply, Exception) else reply for reply in replies] == [
+        True, False, True, str(EventsLostError(held[3].turn_id, 2)), True
+    ]  # fmt: skip
+    texts = [[event.get("text") for event in await events(store, f"s{n}.1")][2:] for n in range(5)]
+    assert texts == [["0", "!"], [], ["2", "!"], [], ["4", "!"]]
+
+
+async def test_an_error_of_one_turn_touches_that_turn_only(store: Store, new_turn: MakeTurn) -> None:
+    """The others of its call get their events, once and in order, and their answers."""
+    held = []
+    for session in "abc":
+        await store.submit(new_turn(session))
+        held.append(await take(store))
+    spoiled = keys.log(store.prefix, "b.1")
+    await store.redis.delete(spoiled)
+    await store.redis.set(spoiled, "no log", ex=60)
+    replies = await store.append([(each, [delta("x"), delta("y")]) for each in held])
+    assert [reply if isinstance(reply, bool) else str(reply)[:9] for reply in replies] == [
+        True, "WRONGTYPE", True
+    ]  # fmt: skip
+    for session in "ac":
+        assert [event.get("text") for event in await events(store, f"{session}.1")][2:] == ["x", "y"]
