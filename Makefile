@@ -14,7 +14,7 @@ CODE := turnpool api workers tests
 
 .PHONY: help
 help:  ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 .PHONY: up
 up: setup model  ## Start Valkey, a model, the API, a worker and Flower; Ctrl-C ends all.
@@ -34,8 +34,13 @@ chaos: setup  ## A pool under load and faults for 15 minutes (SEED, SECONDS), an
 	TURNPOOL_CHAOS=1 $(BIN)/python -m pytest --quiet tests/model
 
 .PHONY: bench
-bench: setup $(STAMPS)/bench  ## Speed beside a naive server's, in half an hour; writes bench/ (ARGS="--runs 1").
-	$(BIN)/python -m bench.speed $(or $(ARGS),--write)
+bench: setup $(STAMPS)/bench  ## Speed beside a naive server's, in under an hour; writes bench/ (ARGS="--runs 1").
+	$(BIN)/python -m bench.speed $(or $(ARGS),--kills 5 --write speed)
+
+.PHONY: bench-peers
+bench-peers: setup $(STAMPS)/bench $(STAMPS)/peers  ## The same work on LangGraph's dev server; writes bench/.
+	$(BIN)/python -m bench.speed --servers floor "turnpool 1+1" "langgraph dev" --loads "100 at once" \
+		$(or $(ARGS),--write peers)
 
 .PHONY: check
 check: setup  ## Lint, format check, types, import contracts, fast tests: under a minute.
@@ -62,6 +67,7 @@ lock: $(STAMPS)/uv  ## Pin the newest versions that pyproject.toml allows.
 	$(LOCK) --no-deps requirements/deploy.in --output-file requirements/deploy.txt
 	$(LOCK) --constraint requirements/all.txt requirements/bench.in --output-file requirements/bench.txt
 	$(LOCK) requirements/checkov.in --output-file requirements/checkov.txt
+	$(LOCK) requirements/peers.in --output-file requirements/peers.txt
 
 .PHONY: clean
 clean:  ## Remove the environment, caches and the data of `make up`.
@@ -134,4 +140,10 @@ $(STAMPS)/bench: requirements/bench.txt $(STAMPS)/requirements
 $(STAMPS)/checkov: requirements/checkov.txt $(STAMPS)/uv
 	$(BIN)/python -m venv --clear $(VENV)/checkov
 	VIRTUAL_ENV=$(VENV)/checkov $(UV) pip install --quiet --require-hashes --requirement requirements/checkov.txt
+	@touch $@
+
+# Same.
+$(STAMPS)/peers: requirements/peers.txt $(STAMPS)/uv
+	$(BIN)/python -m venv --clear $(VENV)/peers
+	VIRTUAL_ENV=$(VENV)/peers $(UV) pip install --quiet --require-hashes --requirement requirements/peers.txt
 	@touch $@

@@ -27,8 +27,8 @@ TOKENS = 250
 UNDER_WAY = 5
 
 
-async def main(kills: int, turns: int) -> None:
-    """Kill and print."""
+async def takeovers(kills: int, turns: int) -> dict[str, float]:
+    """Kill so many workers, each with so many turns under way; how many were taken over, and seconds."""
     with ValkeyServer() as valkey, tempfile.TemporaryDirectory() as folder:
         pool = Pool(Path(folder), f"redis://127.0.0.1:{valkey.port}/0")
         waits: list[float] = []
@@ -44,7 +44,7 @@ async def main(kills: int, turns: int) -> None:
     cuts = statistics.quantiles(waits, n=100)
     found = {"kills": kills, "turns": kills * turns, "taken over": len(waits)}
     seconds = {"p50": cuts[49], "p99": cuts[98], "max": max(waits), "min": min(waits)}
-    print(json.dumps(found | {name: round(value, 2) for name, value in seconds.items()}))
+    return found | {name: round(value, 2) for name, value in seconds.items()}
 
 
 async def kill_one(port: int, victim: Process, number: int, turns: int) -> list[float]:
@@ -85,4 +85,4 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--turns", type=int, default=100)
     options = parser.parse_args()
-    asyncio.run(main(options.kills, options.turns))
+    print(json.dumps(asyncio.run(takeovers(options.kills, options.turns))))

@@ -1,25 +1,31 @@
 """`make bench`: every load on every server, one run after the other, medians and spread.
 
-.venv/bin/python -m bench.speed [--servers …] [--loads …] [--runs N] [--write]
+.venv/bin/python -m bench.speed [--servers …] [--loads …] [--runs N] [--kills N] [--write NAME]
 """
 
 import argparse
+import gc
 import json
 import resource
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
-from bench.speed.loads import LOADS, run
-from bench.speed.report import Runs, machine, table
-from bench.speed.servers import SERVERS
+from bench.speed.figures import CLIENT, Run, figures
+from bench.speed.loads import LOADS, Load, idle
+from bench.speed.plots import cost, speed
+from bench.speed.report import BUSY, About, Runs, machine, put, tables
+from bench.speed.servers import PEER_SERVERS, SERVERS, Server
+from bench.speed.submits import SUBMITS, submits
+from bench.speed.usage import measured, memory
+from bench.takeover import takeovers
 
 # Descriptors: a socket for each stream, on both sides.
 FILES = 10_000
-# Before anything is measured: connections, caches, imports.
-WARM_UP = "100 at once"
-RESULTS = Path(__file__).parent.parent / "results"
+BENCH = Path(__file__).parent.parent
+RESULTS = BENCH / "results"
+TURNS_A_KILL = 100
 
 
 async def measure(servers: list[str], loads: list[str], runs: int) -> Runs:
@@ -28,42 +34,91 @@ async def measure(servers: list[str], loads: list[str], runs: int) -> Runs:
     for number in range(runs):
         for name in servers:
             # Fresh processes for each run: none inherits another's memory.
-            async with SERVERS[name]() as server:
-                await LOADS[WARM_UP](server.ports, "warm")
+            async with (SERVERS | PEER_SERVERS)[name]() as server:
+                # Before anything is measured: connections, caches, imports.
+                await idle(server, "warm")
+                rest = memory(server.pids)
                 for place, load in enumerate(loads):
-                    result = await run(LOADS[load], server, f"r{number}-{place}")
+                    if load == SUBMITS and not server.keeps_turns:
+                        continue
+                    session = f"r{number}-{place}"
+                    run = partial(streamed, LOADS[load], rest) if load in LOADS else submits
+                    result = await run(server, session)
                     found[load][name].append(result)
                     print(f"{number} {name:12} {load:22} {_short(result)}", flush=True)
     return found
 
 
-def _short(result: dict[str, Any]) -> str:
-    ttft, gap = result["ttft_ms"], result["gap_ms"]
-    cpu = {role: round(value) for role, value in result["cpu_us_per_token"].items()}
+async def streamed(load: Load, rest: dict[str, int], server: Server, name: str) -> Run:
+    """The figures of one load. What came is looked at only when all is over."""
+    gc.collect()
+    gc.disable()
+    async with measured(server.pids, rest) as usage:
+        streams = await load(server, name)
+    gc.enable()
+    return figures([stream.told() for stream in streams], usage)
+
+
+def _short(run: Run) -> str:
+    ttft, gap = run["ttft_added_ms"], run.get("gap_ms", {})
+    cpu = {role: round(value) for role, value in run.get("cpu_us_per_token", {}).items()}
     return (
-        f"TTFT {ttft['p50']:.0f}/{ttft['p99']:.0f} ms, gap {gap['p50']:.0f}/{gap['p99']:.0f} ms, "
-        f"{result['tokens_per_s']:.0f} tok/s, {result['accepted_per_s']:.0f} accepted/s, "
-        f"CPU {cpu} us, errors {result['errors']}"
+        f"TTFT +{ttft['p50']:.0f}/{ttft['p99']:.0f} ms, gap p99 {gap.get('p99', 0):.0f} ms, "
+        f"{run.get('tokens_per_s', 0):.0f} tok/s, {run['accepted_per_s']:.0f} accepted/s, "
+        f"CPU {cpu} us, errors {run['errors']}{_warning(run)}"
     )
+
+
+def _warning(run: Run) -> str:
+    busy = run.get("cpu_cores", {}).get(CLIENT, 0)
+    return f", CLIENT BUSY: {busy:.0%} of a core" if busy > BUSY else ""
+
+
+def text(found: Runs, about: About, name: str) -> str:
+    """The section of bench/RESULTS.md."""
+    where = (
+        f"{about['machine']}; client, servers and Valkey share it. {about['versions']}. Medians of "
+        f"{about['runs']} runs, in brackets the least and the most. The loads, and what each figure is: "
+        "[How speed is measured](#how-speed-is-measured)."
+    )
+    lines = [f"## {name.capitalize()} ({about['date']})", "", where, ""]
+    if "takeover" in about:
+        lines += [f"Takeover after `kill -9`, seconds: {json.dumps(about['takeover'])}.", ""]
+    if name == "speed":
+        lines += ["![Speed](results/speed.svg)", "", "![CPU for each token](results/speed_cost.svg)", ""]
+    return "\n".join(lines) + "\n" + tables(found)
+
+
+def write(found: Runs, about: About, name: str) -> None:
+    """JSON and plots in bench/results, the tables in bench/RESULTS.md."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"about": about, "runs": found}, indent=1) + "\n")
+    document = BENCH / "RESULTS.md"
+    document.write_text(put(document.read_text(), name, text(found, about, name)))
+    if name == "speed":
+        for suffix, plot in (("", speed), ("_cost", cost)):
+            plot(found, about).savefig(RESULTS / f"{name}{suffix}.svg", metadata={"Date": None})
 
 
 def main() -> None:
     """Measure, print, and write if that is wanted."""
+    loads = [*LOADS, SUBMITS]
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description="Speed, side by side.")
-    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
-    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
+    parser.add_argument("--servers", nargs="+", choices=SERVERS | PEER_SERVERS, default=list(SERVERS))
+    parser.add_argument("--loads", nargs="+", choices=loads, default=loads)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help=f"to {RESULTS.name}/speed.json and speed.md")
+    parser.add_argument("--kills", type=int, default=0, help="workers killed to measure takeovers")
+    parser.add_argument("--write", metavar="NAME", help="to bench/results and this section of RESULTS.md")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if most < 0 else min(FILES, most), most))
     found = uvloop.run(measure(options.servers, options.loads, options.runs))
     about = machine(options.runs)
-    print(table(found, about))
+    if options.kills:
+        about["takeover"] = uvloop.run(takeovers(options.kills, TURNS_A_KILL))
+    print(text(found, about, options.write or "speed"))
     if options.write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "speed.json").write_text(json.dumps({"about": about, "runs": found}, indent=1) + "\n")
-        (RESULTS / "speed.md").write_text(table(found, about) + "\n")
+        write(found, about, options.write)
 
 
 if __name__ == "__main__":

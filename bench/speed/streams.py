@@ -7,15 +7,37 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 # What ends an answer in chunks.
 LAST_CHUNK = b"0\r\n\r\n"
-DELTA, END = b"event: turn.output_text.delta", b"event: turn.completed"
 WORD = re.compile(rb"w(\d+) ")
-# Seconds until a turn counts as failed.
+# Seconds until a turn counts as failed; also the time to first token of one that had none.
 LONGEST = 120.0
+
+Params = dict[str, Any]
+"""Those of agent `simulated`."""
+
+
+class Dialect(NamedTuple):
+    """How a server is asked for a turn, and how its text is told from the rest."""
+
+    request: Callable[[str, Params], tuple[str, dict[str, Any]]]
+    """Path and body for a session."""
+    delta: bytes
+    """In every piece of text."""
+    end: bytes
+    """Behind all text; what comes then may repeat it."""
+
+
+def _turn(session: str, params: Params) -> tuple[str, dict[str, Any]]:
+    body = {"input": "hello", "agent": "simulated", "params": params}
+    return f"/v1/sessions/{session}/turns", body
+
+
+TURNPOOL = Dialect(_turn, b"event: turn.output_text.delta", b"event: turn.completed")
 
 
 class Told(NamedTuple):
@@ -35,8 +57,9 @@ class Told(NamedTuple):
 class Stream(asyncio.Protocol):
     """A post and its answer."""
 
-    def __init__(self, request: bytes, tokens: int) -> None:
-        self._request, self._tokens = request, tokens
+    def __init__(self, request: bytes, tokens: int, dialect: Dialect) -> None:
+        self._request, self._tokens, self._dialect = request, tokens, dialect
+        self._transport: asyncio.Transport | None = None
         self._started = time.monotonic()
         self._pieces: list[tuple[float, bytes]] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -50,7 +73,7 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Keep it."""
         self._pieces.append((time.monotonic(), data))
-        if data.endswith(LAST_CHUNK):
+        if data.endswith(LAST_CHUNK) and self._transport:
             self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -60,39 +83,53 @@ class Stream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Give it up."""
-        self._transport.abort()
+        if self._transport:
+            self._transport.abort()
 
     def told(self) -> Told:
         """What came, once it has ended."""
-        answer = b"".join(piece for _, piece in self._pieces)
-        text = answer.partition(END)[0]
-        words = [int(number) for number in WORD.findall(text)]
-        times = [at for at, piece in self._pieces if DELTA in piece]
-        whole = answer.startswith(b"HTTP/1.1 200") and words == list(range(self._tokens))
-        first = self._pieces[0][0] if self._pieces else time.monotonic()
-        return Told(
-            started=self._started,
-            accepted=first - self._started,
-            ttft=(times[0] if times else time.monotonic()) - self._started,
-            ended=(self._pieces[-1][0] if self._pieces else time.monotonic()) - self._started,
-            gaps=[later - earlier for earlier, later in pairwise(times)],
-            tokens=len(words),
-            whole=whole,
-        )
+        return tell(self._started, self._pieces, self._tokens, self._dialect)
 
 
-async def post(port: int, session: str, params: dict[str, Any]) -> Told:
-    """Post a turn of the simulated agent and read its stream to the end."""
-    body = json.dumps({"input": "hello", "agent": "simulated", "params": params}).encode()
-    head = (
-        f"POST /v1/sessions/{session}/turns HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+def tell(started: float, pieces: list[tuple[float, bytes]], tokens: int, dialect: Dialect) -> Told:
+    """What the pieces of an answer say."""
+    answer = b"".join(piece for _, piece in pieces)
+    words = [int(number) for number in WORD.findall(answer.partition(dialect.end)[0])]
+    times = [at for at, piece in pieces if dialect.delta in piece]
+    return Told(
+        started=started,
+        accepted=pieces[0][0] - started if pieces else LONGEST,
+        ttft=times[0] - started if times else LONGEST,
+        ended=pieces[-1][0] - started if pieces else LONGEST,
+        gaps=[later - earlier for earlier, later in pairwise(times)],
+        tokens=len(words),
+        whole=answer.startswith(b"HTTP/1.1 200") and words == list(range(tokens)),
     )
-    stream = Stream(head.encode() + body, params["tokens"])
+
+
+async def post(port: int, session: str, params: Params, dialect: Dialect) -> Stream:
+    """Post a turn of the simulated agent and read its stream to the end."""
+    path, body = dialect.request(session, params)
+    stream = Stream(request(path, body, "Accept: text/event-stream"), params["tokens"], dialect)
+    await follow(port, stream)
+    return stream
+
+
+async def follow(port: int, stream: Stream) -> None:
+    """Connect, and wait until the stream has ended."""
     try:
         async with asyncio.timeout(LONGEST):
             await asyncio.get_running_loop().create_connection(lambda: stream, "127.0.0.1", port)
             await stream.ended
-    except TimeoutError:
+    except OSError:  # a timeout too; what came tells
         stream.abort()
-    return stream.told()
+
+
+def request(path: str, body: dict[str, Any], header: str) -> bytes:
+    """A post of JSON as it goes over the wire."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
