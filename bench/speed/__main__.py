@@ -8,14 +8,13 @@ import gc
 import json
 import resource
 from functools import partial
-from pathlib import Path
 
 import uvloop
 
 from bench.speed.figures import CLIENT, Run, figures
 from bench.speed.loads import LOADS, Load, idle
 from bench.speed.plots import cost, speed
-from bench.speed.report import BUSY, About, Runs, machine, put, tables
+from bench.speed.report import BENCH, BUSY, About, Runs, machine, put, tables
 from bench.speed.servers import PEER_SERVERS, SERVERS, Server
 from bench.speed.submits import SUBMITS, submits
 from bench.speed.usage import measured, memory
@@ -23,7 +22,6 @@ from bench.takeover import takeovers
 
 # Descriptors: a socket for each stream, on both sides.
 FILES = 10_000
-BENCH = Path(__file__).parent.parent
 RESULTS = BENCH / "results"
 TURNS_A_KILL = 100
 
@@ -36,7 +34,7 @@ async def measure(servers: list[str], loads: list[str], runs: int) -> Runs:
             # Fresh processes for each run: none inherits another's memory.
             async with (SERVERS | PEER_SERVERS)[name]() as server:
                 # Before anything is measured: connections, caches, imports.
-                await idle(server, "warm")
+                await idle(server, "warm", turns=10)
                 rest = memory(server.pids)
                 for place, load in enumerate(loads):
                     if load == SUBMITS and not server.keeps_turns:
@@ -113,7 +111,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if most < 0 else min(FILES, most), most))
     found = uvloop.run(measure(options.servers, options.loads, options.runs))
-    about = machine(options.runs)
+    about = machine(options.runs, peers=not PEER_SERVERS.keys().isdisjoint(options.servers))
     if options.kills:
         about["takeover"] = uvloop.run(takeovers(options.kills, TURNS_A_KILL))
     print(text(found, about, options.write or "speed"))

@@ -11,6 +11,8 @@ Run = dict[str, Any]
 
 # The role of the load client, which is no part of a server.
 CLIENT = "client"
+# What else runs on the machine, and disturbs.
+OTHERS = "others"
 # The part of the time to first token that is the model's own: as in loads.PARAMS.
 MODEL_TTFT = 0.02
 
@@ -21,6 +23,8 @@ class Usage:
 
     cpu: dict[str, float] = field(default_factory=dict)
     rss: dict[str, int] = field(default_factory=dict)
+    others: float = 0.0
+    """CPU seconds of all other processes of the machine."""
 
 
 def figures(told: Sequence[Told], usage: Usage) -> Run:
@@ -35,7 +39,7 @@ def figures(told: Sequence[Told], usage: Usage) -> Run:
         "gap_ms": percentiles([gap for each in told for gap in each.gaps]),
         "tokens_per_s": tokens / seconds,
         "cpu_us_per_token": {role: cpu / max(tokens, 1) * 1e6 for role, cpu in usage.cpu.items()},
-        "cpu_cores": {role: cpu / seconds for role, cpu in usage.cpu.items()},
+        "cpu_cores": {role: cpu / seconds for role, cpu in (usage.cpu | {OTHERS: usage.others}).items()},
         "rss_per_turn": {role: size / at_once for role, size in usage.rss.items()},
     }
 

