@@ -14,7 +14,7 @@ import uvloop
 from bench.speed.figures import CLIENT, Run, figures
 from bench.speed.loads import LOADS, Load, idle
 from bench.speed.plots import cost, speed
-from bench.speed.report import BENCH, BUSY, About, Runs, machine, put, tables
+from bench.speed.report import BENCH, BUSY, About, Runs, disturbed, machine, put, tables
 from bench.speed.servers import PEER_SERVERS, SERVERS, Server
 from bench.speed.submits import SUBMITS, submits
 from bench.speed.usage import measured, memory
@@ -80,6 +80,8 @@ def text(found: Runs, about: About, name: str) -> str:
         "[How speed is measured](#how-speed-is-measured)."
     )
     lines = [f"## {name.capitalize()} ({about['date']})", "", where, ""]
+    if warning := disturbed(found):
+        lines += [warning, ""]
     if "takeover" in about:
         lines += [f"Takeover after `kill -9`, seconds: {json.dumps(about['takeover'])}.", ""]
     if name == "speed":

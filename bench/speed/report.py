@@ -25,6 +25,8 @@ FEWEST_FOR_MEMORY = 100
 PASSING = ("api", "worker", "server")
 # Of one core. A client that takes more may be what is measured.
 BUSY = 0.8
+# Per cent of a core that others take, beyond which figures are worth little.
+DISTURBED = 20
 NONE = "-"
 
 Value = Callable[[Run], float | None]
@@ -94,6 +96,16 @@ def machine(runs: int, *, peers: bool) -> About:
         "versions": ", ".join(versions),
         "runs": runs,
     }
+
+
+def disturbed(found: Runs) -> str:
+    """A warning where other programs had much of the machine, or nothing."""
+    shares = [_share(run, OTHERS) for servers in found.values() for runs in servers.values() for run in runs]
+    known = [share for share in shares if share is not None]
+    median = statistics.median(known or [0.0])
+    if median <= DISTURBED:
+        return ""
+    return f"**Provisional: other programs took {median:.0f} % of a core (median; see the last column).**"
 
 
 def put(document: str, name: str, text: str) -> str:

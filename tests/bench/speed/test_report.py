@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.speed.report import put, tables
+from bench.speed.report import disturbed, put, tables
 
 
 def run(speed: float, **changes: Any) -> dict[str, Any]:
@@ -55,6 +55,14 @@ def test_what_was_not_measured_is_no_zero() -> None:
     submitted = {"errors": 0, "ttft_added_ms": {"p50": 9}, "accepted_per_s": 400}
     row = tables({"1000 submitted": {"turnpool": [submitted]}}).strip().splitlines()[-1]
     assert cells(row) == ["turnpool", "9", "-", "-", "-", "-", "-", "400", "-", "-", "0", "-", "-"]
+
+
+def test_a_machine_that_others_use_is_told() -> None:
+    """By the median of all runs."""
+    busy, quiet = run(1, cpu_cores={"others": 0.9}), run(1, cpu_cores={"others": 0.01})
+    assert "took 90 % of a core" in disturbed({"idle": {"floor": [busy, quiet], "turnpool": [busy]}})
+    assert not disturbed({"idle": {"floor": [busy, quiet], "turnpool": [quiet]}})
+    assert not disturbed({"1000 submitted": {"turnpool": [{"errors": 0}]}})
 
 
 def test_a_section_takes_the_place_of_the_one_before() -> None:
