@@ -1,0 +1,1 @@
+"""How many pods, shards and connections many sessions need (`python -m bench.scale`)."""
