@@ -17,10 +17,11 @@ from workers.turn_log import TurnLog
 
 log = get_logger(__name__)
 
-# Of the time, at most a tenth goes to flushing.
-FLUSH_SHARE = 10
+# Of the time, at most a twentieth goes to flushing: each piece of text costs Redis and the API about as much,
+# however much is in it.
+FLUSH_SHARE = 20
 # Seconds. Text never waits longer than this, however great the load.
-LONGEST_INTERVAL = 0.1
+LONGEST_INTERVAL = 0.2
 # Seconds between tries while Redis is away.
 AWAY_PAUSE = 0.1
 # Turns in one pipeline; more would hold Redis too long for others.

@@ -19,6 +19,7 @@ from bench.scale.model import (
     fullest,
 )
 from bench.scale.valkey import Bytes, Fixed, Side
+from workers.writer import FLUSH_SHARE, LONGEST_INTERVAL
 
 COSTS = Costs(
     {
@@ -107,13 +108,13 @@ def test_a_worker_has_as_many_turns_as_fit() -> None:
 
 
 def test_flushes_to_many_shards_wait_longer() -> None:
-    """A tenth of the time at most goes to flushing, but no text waits longer than the longest interval."""
+    """A part of the time at most goes to flushing, but no text waits longer than the longest interval."""
     quick = Model(replace(COSTS, intervals=[(1, 0.025)]), FIXED)
     assert quick.interval(200, 1) == 0.025
-    assert quick.interval(200, 64) == pytest.approx(10 * 63 * 7e-5)
-    assert Model(COSTS, FIXED, Options(flush=0.2)).interval(200, 1) == 0.2
+    assert quick.interval(200, 64) == pytest.approx(FLUSH_SHARE * 63 * 7e-5)
+    assert Model(COSTS, FIXED, Options(flush=0.3)).interval(200, 1) == 0.3
     slow = Model(quick.costs, replace(FIXED, client=Side(1, 1, 1)))
-    assert slow.interval(200, 64) == 0.1
+    assert slow.interval(200, 64) == LONGEST_INTERVAL
 
 
 def test_there_are_no_more_shards_than_needed_and_than_partitions() -> None:
