@@ -30,6 +30,8 @@ class Cursor:
     def __init__(self, highest: int, places: dict[int, Place]) -> None:
         self._highest = highest
         self._places = places
+        # Whether the session was looked at: from then on it cannot be another of the same name.
+        self._known = False
 
     @classmethod
     def at(cls, newest: int, unfinished: Iterable[int]) -> Self:
@@ -50,10 +52,16 @@ class Cursor:
         places = (f",{n}:{place.seen}" for n, place in sorted(self._places.items()))
         return f"{self._highest}{''.join(places)}".encode()
 
-    def restart_beyond(self, newest: int) -> None:
-        """Numbers that are not given yet: the session had long been gone and starts anew."""
+    def know(self, newest: int) -> None:
+        """The session's newest turn. If the client has seen a newer one, that is gone.
+
+        Either the server has lost it, or the session had long been gone itself and starts anew: so it is
+        taken when a client comes with such an id.
+        """
         if self._highest > newest:
-            self._highest, self._places = 0, {}
+            self._highest = newest if self._known else 0
+            self._places = {n: place for n, place in self._places.items() if n <= self._highest}
+        self._known = True
 
     def unfinished(self, newest: int) -> list[int]:
         """Turns that may have events to come, up to the newest, in order."""

@@ -161,7 +161,7 @@ async def _logged_session(
     read = subscription.unless_closed
     await read(store.session, session_id, tenant)
     newest = await read(store.newest, session_id)
-    cursor.restart_beyond(newest)
+    cursor.know(newest)
     for n in cursor.unfinished(newest):
         turn_id = f"{session_id}.{n}"
         frames = await read(store.frames, turn_id, cursor.seq(n))

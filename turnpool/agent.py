@@ -74,8 +74,9 @@ class Steps:
     """What was recorded of a turn's steps, and how to record more: `record(key, json)` gives what stands.
 
     With None instead of JSON it only looks. `locks`: of each step that this attempt has begun; the same
-    one asked for twice at once runs once. `raised`: by steps that may run at most once. `marked`: of
-    those, what is recorded as under way and not called yet. `tasks`: those that run steps now.
+    one asked for twice at once runs once. `raised`: by steps that may run at most once; `marked`: of
+    those, what is recorded as under way and not called yet; `begun`: what was called. `tasks`: those
+    that run steps now.
     """
 
     record: Callable[[str, bytes | None], Awaitable[bytes]]
@@ -83,6 +84,7 @@ class Steps:
     locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     raised: dict[str, BaseException] = field(default_factory=dict)
     marked: set[str] = field(default_factory=set)
+    begun: dict[str, object] = field(default_factory=dict)
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
     def begin(self, key: str, name: str) -> None:
@@ -92,6 +94,10 @@ class Steps:
             self.marked.remove(key)
         except KeyError:
             raise StepInterruptedError(name) from None
+        # It may have been marked anew meanwhile, by an agent that gave up waiting for it.
+        this = object()
+        if self.begun.setdefault(key, this) is not this:
+            raise StepInterruptedError(name)
         self.recorded[key] = UNDER_WAY
 
     def take_back(self) -> list[str]:

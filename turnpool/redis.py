@@ -126,7 +126,7 @@ def _mended(kind: type[Any]) -> type[Any]:
             try:
                 await super().send_packed_command(*args, **kwargs)
             except (RuntimeError, AttributeError) as error:
-                if isinstance(error, AttributeError) and self._writer is not None:
+                if isinstance(error, AttributeError) and error.obj is not None:
                     raise
                 raise RedisConnectionError(f"The connection was closed: {error}") from error
 
@@ -144,10 +144,9 @@ def _doubtful(kind: type[Any]) -> type[Any]:
             try:
                 return await super().read_response(*args, **kwargs)
             except ResponseError as error:
-                if not str(error).startswith("NOREPLICAS"):
-                    raise
-                await self.disconnect()
-                raise RedisConnectionError(str(error)) from error
+                if str(error).startswith("NOREPLICAS"):
+                    self.mark_for_reconnect()
+                raise
 
     return Doubtful
 

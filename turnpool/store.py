@@ -88,9 +88,11 @@ class Store(Reads):
     async def delete_session(self, session_id: str, tenant: str) -> None:
         """Delete a session and cancel what waits or runs. Raises SessionNotFoundError."""
         prefix = self.prefix_of(session_id)
-        turn = 1
+        turn, created = 1, ""
         while turn > 0:
-            turn = await self._run("delete_session", prefix, session_id, tenant, *self._kept, turn)
+            turn, created = await self._run(
+                "delete_session", prefix, session_id, tenant, *self._kept, turn, created
+            )
         if not turn:
             raise SessionNotFoundError(session_id)
 

@@ -6,6 +6,7 @@ never fills the loop. When Redis is away, what comes is kept and written when it
 """
 
 import asyncio
+import math
 import time
 
 from turnpool.errors import EventsLostError
@@ -20,7 +21,7 @@ log = get_logger(__name__)
 # Of the time, at most a twentieth goes to flushing: each piece of text costs Redis and the API about as much,
 # however much is in it.
 FLUSH_SHARE = 20
-# Seconds. Text never waits longer than this, however great the load.
+# Seconds. Text waits no longer than this, however great the load, unless TURNPOOL_FLUSH_MS is longer.
 LONGEST_INTERVAL = 0.2
 # Seconds between tries while Redis is away.
 AWAY_PAUSE = 0.1
@@ -35,6 +36,7 @@ class Writer:
         self._store = store
         self._shortest = flush_seconds
         self._interval = flush_seconds
+        self._quickest = math.inf
         # Dicts as ordered sets: what came first goes first.
         self._urgent: dict[TurnLog, None] = {}
         self._due: dict[TurnLog, None] = {}
@@ -68,7 +70,10 @@ class Writer:
             away = await self._flush()
             if everything or away:
                 took = time.monotonic() - started
-                self._interval = min(max(self._shortest, FLUSH_SHARE * took), LONGEST_INTERVAL)
+                # The quickest so far tells how far away Redis is, which is no load.
+                self._quickest = min(self._quickest, took)
+                share = FLUSH_SHARE * (took - self._quickest)
+                self._interval = max(self._shortest, min(share, LONGEST_INTERVAL))
                 next_flush = started + took + AWAY_PAUSE if away else started + self._interval
 
     async def _wait(self, next_flush: float) -> None:

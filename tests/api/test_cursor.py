@@ -96,10 +96,18 @@ def test_a_log_that_was_cut_is_told_from_where_it_says_what_stands(kind: Kind) -
 def test_a_session_that_starts_anew_is_told_from_its_start() -> None:
     """Numbers over the newest turn's are of a life before; the id counts again from nothing."""
     cursor = Cursor.decode("7,6:3")
-    cursor.restart_beyond(7)
-    assert cursor.encode() == b"7,6:3"
-    cursor.restart_beyond(2)
+    cursor.know(2)
     assert cursor.unfinished(2) == [1, 2]
+
+
+def test_a_turn_that_the_server_has_lost_is_forgotten() -> None:
+    """A stream that has seen the session goes on: no other turn is told again."""
+    cursor = Cursor.decode("7,6:3,7:2")
+    cursor.know(7)
+    assert cursor.encode() == b"7,6:3,7:2"
+    cursor.know(6)
+    assert cursor.encode() == b"6,6:3"
+    assert cursor.unfinished(7) == [6, 7]
 
 
 @st.composite

@@ -17,6 +17,7 @@ from tests.api.sse import stream
 from tests.api.worker import Run, claim
 from tests.chaos.link import Link
 from tests.turnpool.scripts.kit import lose_events
+from turnpool import keys
 from turnpool.events import restarted
 from turnpool.store import Store
 
@@ -209,6 +210,28 @@ async def test_who_has_more_than_the_log_goes_on_from_what_stands(
         "the same again": [(6, "turn.output_text.delta"), (7, "turn.completed")],
     }[then]
     assert told[-1].id == ("1" if "sessions" in path else str(told[-1].data["seq"]))
+
+
+async def test_a_session_stream_tells_nothing_twice_when_a_turn_is_lost(serve: Serve, store: Store) -> None:
+    """The newest was accepted, and is gone after a restart of the server: the others go on."""
+    async with client_of(serve()) as client:
+        await post(client)
+        await (await claim(store)).complete()
+        await post(client)
+        run = await claim(store)
+        async with stream(client, "/v1/sessions/s/events") as events:
+            await events.take(2)
+            await post(client)
+            assert (await events.next()).data["turn_id"] == "s.3"
+            pending = keys.pending(store.prefix, "s")
+            await store.redis.delete(keys.turn(store.prefix, "s.3"), keys.log(store.prefix, "s.3"), pending)
+            await store.redis.hset(keys.line(store.prefix, "s"), "n", 2)
+            # The streams look at the log.
+            await store.redis.client_kill_filter(_type="pubsub")
+            await run.say("more")
+            told = await asyncio.wait_for(events.next(), 5)
+            await store.redis.delete(*[key async for key in store.redis.scan_iter(f"{store.prefix}*:turns")])
+    assert (told.data["turn_id"], told.data["seq"]) == ("s.2", 3)
 
 
 @pytest.mark.parametrize("place", [3, 4, 9])

@@ -39,16 +39,26 @@ def test_one_that_cannot_say_whether_it_can_does_not() -> None:
     assert [(line["event"], line["agent"]) for line in lines] == [("can_continue_failed", "agent")]
 
 
+async def _never(key: str, result: bytes | None) -> bytes:
+    raise AssertionError(key, result)
+
+
 def test_a_step_is_called_or_taken_back() -> None:
     """A thread that comes to it late does not call what the next attempt will."""
-
-    async def record(key: str, result: bytes | None) -> bytes:
-        raise AssertionError(key, result)
-
-    steps = Steps(record)
+    steps = Steps(_never)
     steps.marked.update({"early", "late"})
     steps.begin("early", "charge")
     assert steps.take_back() == ["late"]
     with pytest.raises(StepInterruptedError):
         steps.begin("late", "charge")
     assert steps.recorded == {"early": UNDER_WAY}
+
+
+def test_a_step_that_is_marked_anew_while_it_begins_is_called_once() -> None:
+    """By an agent that gave up waiting for it; nobody knows what the first call does."""
+    steps = Steps(_never)
+    steps.marked.add("key")
+    steps.begin("key", "charge")
+    steps.marked.add("key")
+    with pytest.raises(StepInterruptedError):
+        steps.begin("key", "charge")

@@ -36,8 +36,9 @@ local function emit(turn, kind, fields)
   local frame = 'id: ' .. turn.seq .. '\nevent: ' .. kind .. '\ndata: {"type":"' .. kind
     .. '","turn_id":"' .. turn.id .. '","seq":' .. turn.seq .. ',"attempt":' .. turn.attempt
     .. ',"created_at":' .. clock .. fields .. '}\n\n'
-  redis.call('HSET', key_turn(turn.id), 'seq', turn.seq)
+  -- In this order: should the log refuse it, the turn does not count it.
   redis.call('XADD', key_log(turn.id), turn.seq .. '-0', 'e', frame)
+  redis.call('HSET', key_turn(turn.id), 'seq', turn.seq)
   redis.call('SPUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
 end
 

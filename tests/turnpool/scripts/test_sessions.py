@@ -1,5 +1,6 @@
 """Creating and deleting sessions (`lua/create_session.lua`, `lua/delete_session.lua`), and listing them."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -118,23 +119,61 @@ async def test_a_deletion_that_was_cut_off_can_be_repeated(
     assert await contents(store) == []
 
 
+class Between:
+    """Does something between the calls of a deletion, once."""
+
+    def __init__(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._run, self._then = store._run, then
+        self.done = False
+        monkeypatch.setattr(store, "_run", self)
+
+    async def __call__(self, script: str, prefix: str, *arguments: Any) -> Any:
+        """A call of a script."""
+        if script == "delete_session" and arguments[4] > 1 and not self.done:
+            self.done = True
+            await self._then()
+        return await self._run(script, prefix, *arguments)
+
+
+@pytest.mark.parametrize("number", [1, 2])
 async def test_a_turn_that_ends_between_the_calls_is_deleted(
-    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
+    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The calls before the last pass it by while it runs."""
+    """One that ran, or one that waited and would run next."""
+    await store.submit(new_turn())
     await store.submit(new_turn())
     held = await take(store)
     await store.redis.hset(keys.line(store.prefix, "s"), "n", 300)
-    run = store._run
 
-    async def first_settle(script: str, prefix: str, *arguments: Any) -> Any:
-        if script == "delete_session" and arguments[-1] > 1:
-            await store.settle(held, [], completed())
-        return await run(script, prefix, *arguments)
+    async def end() -> None:
+        await store.settle(held, [], completed())
+        claimed, _ = await store.claim("turns", "w1")
+        assert claimed is None
 
-    monkeypatch.setattr(store, "_run", first_settle)
+    between = Between(store, monkeypatch, end)
     await store.delete_session("s", "default")
-    assert not await store.redis.exists(keys.turn(store.prefix, "s.1"))
+    assert between.done
+    assert not await store.redis.exists(keys.turn(store.prefix, f"s.{number}"))
+
+
+async def test_a_deletion_leaves_a_new_session_alone(
+    store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another deletion was quicker, and then came a turn."""
+    await store.submit(new_turn())
+    await store.settle(await take(store), [], completed())
+    await store.redis.hset(keys.line(store.prefix, "s"), "n", 300)
+
+    async def anew() -> None:
+        await store.delete_session("s", "default")
+        await store.submit(new_turn())
+
+    between = Between(store, monkeypatch, anew)
+    await store.delete_session("s", "default")
+    assert between.done
+    assert (await store.turn("s.301", "default")).status == "queued"
 
 
 async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None:
