@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -164,42 +165,33 @@ async def test_the_first_text_does_not_wait_for_the_interval() -> None:
         assert store.written("t.1") == [[delta("b")]]
 
 
-async def test_the_interval_grows_with_the_time_a_flush_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow flushes come less often, up to the longest interval."""
-    monkeypatch.setattr(writing, "LONGEST_INTERVAL", 0.1)
-    store = Notebook()
-    async with running(store, 0.001) as writer:
+async def pauses(store: Notebook, shortest: float, slow: Sequence[float]) -> list[float]:
+    """Seconds between flushes, as quick as they come; `slow`: how long each takes."""
+    async with running(store, shortest) as writer:
         log = log_of(writer)
-        for n in range(1, 5):
+        for n, store.slow in enumerate(slow, 1):
             log.text("x")
             await wait_until(store.called(n))
-            # The second is the first that counts: with it Redis is near.
-            store.slow = 0.03 if n == 2 else store.slow
-        assert store.times[3] - store.times[2] >= writing.LONGEST_INTERVAL - 0.001
+    return [later - earlier for earlier, later in pairwise(store.times)]
+
+
+async def test_the_interval_grows_with_the_time_a_flush_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow flushes come less often, up to the longest interval. The first is urgent and does not count."""
+    monkeypatch.setattr(writing, "LONGEST_INTERVAL", 0.1)
+    found = await pauses(Notebook(), 0.001, [0, 0, 0.03, 0])
+    assert found[2] >= writing.LONGEST_INTERVAL - 0.001
 
 
 async def test_the_interval_does_not_grow_with_distance() -> None:
     """Flushes that all take as long are no load."""
-    store = Notebook()
-    store.slow = 0.02
-    async with running(store, 0.001) as writer:
-        log = log_of(writer)
-        for n in range(1, 6):
-            log.text("x")
-            await wait_until(store.called(n))
-        assert store.times[4] - store.times[3] < writing.FLUSH_SHARE * store.slow
+    found = await pauses(Notebook(), 0.001, [0.02] * 5)
+    assert found[3] < writing.FLUSH_SHARE * 0.02
 
 
 async def test_the_longest_interval_shortens_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set counts, though it is longer."""
     monkeypatch.setattr(writing, "LONGEST_INTERVAL", 0.01)
-    store = Notebook()
-    async with running(store, 0.2) as writer:
-        log = log_of(writer)
-        for n in range(1, 4):
-            log.text("x")
-            await wait_until(store.called(n))
-        assert store.times[2] - store.times[1] > 0.19
+    assert (await pauses(Notebook(), 0.2, [0] * 3))[1] > 0.19
 
 
 async def test_while_redis_is_away_nothing_is_lost_or_doubled() -> None:
