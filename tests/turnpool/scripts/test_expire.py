@@ -130,14 +130,15 @@ async def test_after_a_pause_of_all_looks_workers_come_first(store: Store, new_t
 
 async def test_turns_with_time_left_hide_none_that_are_over(store: Store, new_turn: MakeTurn) -> None:
     """More turns without a worker than one look reads, and the one whose deadline passed is the last."""
+    others = {f"other.{n}": 1 for n in range(2500)}
+    async with store.redis.pipeline(transaction=False) as pipeline:
+        for turn in (keys.turn(store.prefix, name) for name in others):
+            pipeline.hset(turn, "deadline_at", 10**15).expire(turn, 60)
+        await pipeline.execute()
     await store.submit(new_turn())
     await take(store)
-    await outlast(store, "s.1", lease=21_000, deadline=21_000)
-    others = {f"other.{n}": 1 for n in range(2500)}
-    for name in others:
-        await store.redis.hset(keys.turn(store.prefix, name), "deadline_at", 10**15)
-        await store.redis.expire(keys.turn(store.prefix, name), 60)
     await store.redis.zadd(keys.leases(store.prefix, "turns"), others)
+    await outlast(store, "s.1", lease=21_000, deadline=21_000)
     await store.redis.config_resetstat()
     looks, ended = 0, tuple[str, ...]()
     while not ended and looks < 500:
