@@ -37,7 +37,8 @@ async def turn_events(
         # The one answer that keeps a browser's EventSource from connecting again.
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     if follow:
-        stream = turn_stream(context.store, context.relay, turn_id, tenant, start)
+        subscription = context.relay.subscribe(turn_id.rpartition(".")[0])
+        stream = turn_stream(context.store, subscription, turn_id, tenant, start)
         return FrameResponse(stream, resumed=start > 0)
     events = []
     while frames := await context.store.frames(turn_id, start):
@@ -58,7 +59,8 @@ async def session_events(
     await context.store.session(session_id, tenant)
     place = last_event_id or after
     cursor = Cursor.decode(place) if place else await _now(context, session_id)
-    stream = session_stream(context.store, context.relay, session_id, tenant, cursor)
+    subscription = context.relay.subscribe(session_id)
+    stream = session_stream(context.store, subscription, session_id, tenant, cursor)
     return FrameResponse(stream, resumed=bool(place))
 
 

@@ -6,11 +6,15 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app, stop_streams
+from api.corked import Corked
+from api.listener import Listener, listen
 from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.durability import check
@@ -25,15 +29,28 @@ GRACE_SECONDS = 10
 BACKLOG = 4096
 
 
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, with fewer writes."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As the class's own."""
+        super().connection_made(cast("asyncio.Transport", Corked(transport)))
+
+
 class Server(uvicorn.Server):
     """On a signal the streams say good-bye, so that their clients go on elsewhere."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where it listens; with port 0 the system has chosen."""
-        await super().startup(sockets)
-        for server in self.servers:
-            host, port = server.sockets[0].getsockname()[:2]
-            log.info("api_listens", host=host, port=port)
+        """Serve what `listen` gave, and say where; with port 0 the system has chosen."""
+        assert sockets  # noqa: S101 - from main
+        # It is not to listen itself: see Listener.
+        await super().startup([])
+        self.servers = [cast("asyncio.Server", Listener(self._protocol, sockets))]
+        host, port = sockets[0].getsockname()[:2]
+        log.info("api_listens", host=host, port=port)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not ready any more, no new streams, the open ones end."""
@@ -62,24 +79,22 @@ def main() -> None:
             tracing.setup("turnpool-api")
     with told():
         asyncio.run(check(settings))
+        sockets = listen(settings.host, settings.port, BACKLOG)
     server = Server(_config(settings))
     spare_the_collector()
-    server.run()
+    server.run(sockets)
     sys.exit(0 if server.started else 1)
 
 
 def _config(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http="httptools",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
         # Who calls from loopback must not be able to name another address (POST /drain).
         proxy_headers=False,

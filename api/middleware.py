@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,44 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import metrics
 from api.errors import InputTooLargeError
 from api.problems import STATUS, problem
+from api.sse import STREAMS, FrameResponse
 
 # Characters of a request id that a client may choose.
 LONGEST_REQUEST_ID = 128
-# Posts of turns under way at once: enough to fill a pipeline to Redis.
+# Posts of turns under way at once, up to the start of their streams: enough to fill a pipeline to Redis.
 SUBMITS_AT_ONCE = 16
-
-
-class Gate:
-    """Serves a burst some at a time up to the start of their answers.
-
-    On one event loop all of a burst would go in step, so that each gets its answer when all do.
-    Here the first turns run while the last are still being read.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._places = asyncio.Semaphore(places)
-
-    @contextlib.asynccontextmanager
-    async def place(self, send: Send) -> AsyncIterator[Send]:
-        """Wait for a place; it is free again when the answer starts, or fails to."""
-        await self._places.acquire()
-        held = True
-
-        def free() -> None:
-            nonlocal held
-            if held:
-                held = False
-                self._places.release()
-
-        async def gated_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                free()
-            await send(message)
-
-        try:
-            yield gated_send
-        finally:
-            free()
 
 
 class RequestMiddleware:
@@ -58,7 +25,9 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, max_body: int) -> None:
         self._app = app
         self._max_body = max_body
-        self._gate = Gate(SUBMITS_AT_ONCE)
+        # On one event loop all of a burst would go in step, so that each gets its answer when all do.
+        # So the first turns run while the last are still being read.
+        self._gate = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -79,11 +48,15 @@ class RequestMiddleware:
         body = await self._read(headers, receive)
         if body is None:
             await _too_large(scope, self._max_body)(scope, receive, counted_send)
-        elif scope["method"] == "POST" and scope["path"].endswith("/turns"):
-            async with self._gate.place(counted_send) as gated_send:
-                await self._app(scope, _again(body, receive), gated_send)
-        else:
+            return
+        streams: list[FrameResponse] = []
+        scope[STREAMS] = streams
+        posts_turn = scope["method"] == "POST" and scope["path"].endswith("/turns")
+        async with self._gate if posts_turn else contextlib.nullcontext():
             await self._app(scope, _again(body, receive), counted_send)
+        for stream in streams:
+            await counted_send(stream.start())
+            await stream.send_frames(receive, send)
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
         """The whole body, or None if it is too large. No slow client may hold a place at the gate."""

@@ -6,8 +6,6 @@ their streams go on from the log.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 from api import metrics
 from api.reader import AWAY_PAUSE, Channel, Channels, Reader, tell_away
@@ -31,27 +29,28 @@ class Relay:
         self._changed = asyncio.Event()
         store.nodes.watch(self._changed.set)
 
-    @contextlib.asynccontextmanager
-    async def subscribe(self, session_id: str) -> AsyncIterator[Subscription]:
+    def subscribe(self, session_id: str) -> Subscription:
         """Events of a session from when it is `in_force`, which is not as long as Redis is away."""
         prefix = self._store.prefix_of(session_id)
         name = keys.events(prefix, session_id)
         channel = self._channels.setdefault(name, Channel(prefix))
-        subscription = Subscription(channel.in_force)
+
+        def leave(subscription: Subscription) -> None:
+            if subscription in channel.streams:
+                channel.streams.discard(subscription)
+                metrics.STREAMS.dec()
+                if not channel.streams:
+                    self._leave(name, channel)
+
+        subscription = Subscription(channel.in_force, leave)
         channel.streams.add(subscription)
         metrics.STREAMS.inc()
-        try:
-            if len(channel.streams) == 1:
-                self._ask(name, channel)
-            if self._closing:
-                channel.in_force.set()
-                subscription.close()
-            yield subscription
-        finally:
-            metrics.STREAMS.dec()
-            channel.streams.discard(subscription)
-            if not channel.streams:
-                self._leave(name, channel)
+        if len(channel.streams) == 1:
+            self._ask(name, channel)
+        if self._closing:
+            channel.in_force.set()
+            subscription.close()
+        return subscription
 
     def close(self) -> None:
         """End all streams, those that come too."""

@@ -6,9 +6,12 @@ from contextlib import aclosing
 
 from anyio import CancelScope
 from sse_starlette import EventSourceResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api import metrics
+
+# Where in an ASGI scope a route leaves its stream.
+STREAMS = "turnpool.streams"
 
 
 class FrameResponse(EventSourceResponse):
@@ -17,6 +20,9 @@ class FrameResponse(EventSourceResponse):
     Its sending is replaced, which a burst of streams pays for with a fifth of the process's time:
     frames need no encoding, pings are the stream's own, since it knows when it is silent, and
     `Relay.close` ends the streams on SIGTERM. What is left to watch for is the client's end.
+
+    It is sent by `RequestMiddleware` once FastAPI is done with the request: what FastAPI and Starlette
+    hold of one would otherwise be held as long as the stream, and each piece would pass through all of it.
     """
 
     def __init__(
@@ -31,15 +37,20 @@ class FrameResponse(EventSourceResponse):
         self._frames = frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave the stream to the middleware."""
+        del receive, send
+        scope[STREAMS].append(self)
+
+    def start(self) -> Message:
+        """The start of the answer."""
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+
+    async def send_frames(self, receive: Receive, send: Send) -> None:
         """Send frames until they end or the client goes."""
-        del scope
         # Not asyncio's timeout: it cancels once, which redis-py can swallow; this does until the stream ends.
         with CancelScope() as connected:
             watch = asyncio.create_task(_end_with_client(receive, connected))
             try:
-                await send(
-                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-                )
                 async with aclosing(self._frames):
                     async for frames in self._frames:
                         await send({"type": "http.response.body", "body": frames, "more_body": True})

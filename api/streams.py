@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 from api import metrics
 from api.cursor import Cursor
 from api.place import Place
-from api.relay import Relay
 from api.subscription import ClosingError, Subscription
 from turnpool.errors import SessionNotFoundError, TurnNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
@@ -26,8 +25,6 @@ PING = b": ping\n\n"
 PING_SECONDS = 15.0
 # Seconds between tries to read while Redis is away; the stream stays open.
 AWAY_PAUSE = 0.5
-# Seconds a new stream waits to be subscribed, so that it reads the log once and not again when it is.
-SOON = 0.5
 # Seconds between looks at the log while nothing is heard. There may be thousands of streams.
 LOOK_SECONDS = 3.0
 
@@ -51,20 +48,26 @@ class Silence:
 
 
 async def turn_stream(
-    store: Store, relay: Relay, turn_id: str, tenant: str, after: int
+    store: Store, subscription: Subscription, turn_id: str, tenant: str, after: int, *, heard: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """Events of a turn with a seq over `after`, to the terminal one."""
-    yield RETRY
-    place, silence = Place(after), Silence()
-    session_id, _, n = turn_id.rpartition(".")
-    async with relay.subscribe(session_id) as subscription:
-        await _soon(subscription)
+    """Events of a turn with a seq over `after`, to the terminal one.
+
+    `subscription`: to its session; it is left in the end. `heard`: it was in force before the turn was
+    accepted, so that the log has nothing more.
+    """
+    with subscription:
+        yield RETRY
+        place, silence = Place(after), Silence()
+        n = int(turn_id.rpartition(".")[2])
+        await subscription.soon()
         while not (subscription.closing or place.over):
             try:
-                async for frames in _logged(store, subscription, turn_id, tenant, place):
-                    yield b"".join(frames)
-                    silence.broken()
-                async for frames in _live(subscription, int(n), place, silence):
+                if not heard:
+                    async for frames in _logged(store, subscription, turn_id, tenant, place):
+                        yield b"".join(frames)
+                        silence.broken()
+                heard = False
+                async for frames in _live(subscription, n, place, silence):
                     yield b"".join(frames)
             except ClosingError:
                 break
@@ -72,8 +75,8 @@ async def turn_stream(
                 await _pause(error, subscription)
             if silence.is_due():
                 yield PING
-    if not place.ended:
-        yield RETRY
+        if not place.ended:
+            yield RETRY
 
 
 async def _logged(
@@ -128,13 +131,16 @@ async def _live(
 
 
 async def session_stream(
-    store: Store, relay: Relay, session_id: str, tenant: str, cursor: Cursor
+    store: Store, subscription: Subscription, session_id: str, tenant: str, cursor: Cursor
 ) -> AsyncGenerator[bytes, None]:
-    """Events of all turns of a session after the cursor; ends with the client, the process or the session."""
-    yield RETRY
-    silence = Silence()
-    async with relay.subscribe(session_id) as subscription:
-        await _soon(subscription)
+    """Events of all turns of a session after the cursor; ends with the client, the process or the session.
+
+    `subscription`: to the session; it is left in the end.
+    """
+    with subscription:
+        yield RETRY
+        silence = Silence()
+        await subscription.soon()
         while not subscription.closing:
             try:
                 async for piece in _logged_session(store, subscription, session_id, tenant, cursor):
@@ -150,7 +156,7 @@ async def session_stream(
                 await _pause(error, subscription)
             if silence.is_due():
                 yield PING
-    yield RETRY
+        yield RETRY
 
 
 async def _logged_session(
@@ -223,13 +229,6 @@ def _next_look(subscription: Subscription, silence: Silence) -> float:
 
 def _is_past(time: float) -> bool:
     return asyncio.get_running_loop().time() >= time
-
-
-async def _soon(subscription: Subscription) -> None:
-    """Wait until the subscription is in force, or for a moment."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SOON):
-            await subscription.in_force.wait()
 
 
 async def _pause(error: Exception, subscription: Subscription) -> None:

@@ -5,8 +5,9 @@ the log.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple
+from typing import Self, TypeVar, TypeVarTuple
 
 from anyio import CancelScope
 
@@ -18,6 +19,9 @@ Arguments = TypeVarTuple("Arguments")
 # Bytes that may wait for one stream; a client that is slower than its model reads from the log.
 MOST_WAITING = 256 * 1024
 
+# Seconds a new stream waits until it is in force: then it reads the log once, or not at all, and not again.
+SOON = 0.5
+
 
 class ClosingError(Exception):
     """The process ends; what was waited for has not come."""
@@ -26,17 +30,37 @@ class ClosingError(Exception):
 class Subscription:
     """What has come for one stream and is not taken yet.
 
-    `in_force`: set once all is heard. `behind`: something was missed, see the log.
+    `in_force`: set once all is heard. `behind`: something was missed, see the log. Whoever has asked for it
+    leaves it; as a context manager it does so by itself.
     """
 
-    def __init__(self, in_force: asyncio.Event) -> None:
+    def __init__(self, in_force: asyncio.Event, leave: Callable[["Subscription"], None]) -> None:
         self.in_force = in_force
+        self._leave = leave
         self.behind = False
         self.closing = False
         self._waiting: list[tuple[int, bytes]] = []
         self._size = 0
         self._changed = asyncio.Event()
         self._awaited = CancelScope()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Hear no more."""
+        self._leave(self)
+
+    async def soon(self) -> bool:
+        """Wait until it is in force, or for a moment; gives whether it is."""
+        if not self.in_force.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SOON):
+                    await self.in_force.wait()
+        return self.in_force.is_set()
 
     def push(self, n: int, frame: bytes) -> None:
         """An event of the session's turn n."""

@@ -43,7 +43,6 @@ async def _submit(
     if key is not None and len(key) > LONGEST_KEY:
         raise IdempotencyKeyTooLongError
     agent = context.settings.agent_spec(body.agent)
-    canonical = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
     submitted = await context.store.submit(
         NewTurn(
             session_id=session_id,
@@ -56,8 +55,8 @@ async def _submit(
             metadata=body.metadata,
             priority=body.priority,
             on_busy=body.on_busy,
-            idempotency_key=hashlib.sha256(key.encode()).hexdigest() if key else "",
-            body_digest=hashlib.sha256(canonical).hexdigest(),
+            idempotency_key=_digest(key.encode()) if key else "",
+            body_digest=_digest(_canonical(body)) if key else "",
             traceparent=tracing.headers().get("traceparent", ""),
         )
     )
@@ -68,6 +67,14 @@ async def _submit(
     if not await context.store.confirm(submitted.turn_id, **made):
         raise NotDurableError("a server that took over does not have it")
     return submitted
+
+
+def _canonical(body: TurnRequest) -> bytes:
+    return orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @router.post(
@@ -88,18 +95,39 @@ async def post_turn(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Post a turn. With `Accept: text/event-stream` the answer is its stream."""
-    submitted = await submit(context, tenant, session_id, body, idempotency_key)
-    turn_id = submitted.turn_id
-    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
     if "text/event-stream" in request.headers.get("accept", ""):
-        if submitted.replayed:
-            # The turn is kept longer than its events: then there is no stream to give.
-            await context.store.check_log(turn_id, tenant)
-        headers["Location"] = f"/v1/turns/{turn_id}/events"
-        return FrameResponse(turn_stream(context.store, context.relay, turn_id, tenant, 0), headers)
-    headers["Location"] = f"/v1/turns/{turn_id}"
-    turn = TurnView.of(await context.store.turn(turn_id, tenant))
+        return await _stream(context, tenant, session_id, body, idempotency_key)
+    submitted = await submit(context, tenant, session_id, body, idempotency_key)
+    turn = TurnView.of(await context.store.turn(submitted.turn_id, tenant))
+    headers = {"Location": f"/v1/turns/{turn.id}"} | _replayed(submitted)
     return as_json(turn, status.HTTP_202_ACCEPTED, headers)
+
+
+async def _stream(
+    context: Context, tenant: str, session_id: str, body: TurnRequest, key: str | None
+) -> FrameResponse:
+    """Post a turn and answer with its stream."""
+    store = context.store
+    # Who listens before the turn is accepted hears all of it, and reads no log.
+    subscription = context.relay.subscribe(session_id)
+    try:
+        heard = await subscription.soon()
+        subscription.catch_up()
+        submitted = await submit(context, tenant, session_id, body, key)
+        if submitted.replayed:
+            heard = False
+            # The turn is kept longer than its events: then there is no stream to give.
+            await store.check_log(submitted.turn_id, tenant)
+    except BaseException:
+        subscription.leave()
+        raise
+    headers = {"Location": f"/v1/turns/{submitted.turn_id}/events"} | _replayed(submitted)
+    frames = turn_stream(store, subscription, submitted.turn_id, tenant, 0, heard=heard)
+    return FrameResponse(frames, headers)
+
+
+def _replayed(submitted: Submitted) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if submitted.replayed else {}
 
 
 @router.get("/sessions/{session_id}/turns")

@@ -28,7 +28,8 @@ async def wait_for_end(
 
 
 async def _end(context: Context, turn_id: str, tenant: str, after: int) -> None:
-    async for _ in turn_stream(context.store, context.relay, turn_id, tenant, after):
+    subscription = context.relay.subscribe(turn_id.rpartition(".")[0])
+    async for _ in turn_stream(context.store, subscription, turn_id, tenant, after):
         pass
 
 

@@ -10,7 +10,8 @@ from fastapi import FastAPI
 
 from api.app import stop_streams
 from api.context import Context
-from api.main import Server, _config
+from api.listener import listen
+from api.main import BACKLOG, Server, _config
 from turnpool.settings import Settings
 
 # Seconds to start or stop; both take milliseconds.
@@ -21,18 +22,17 @@ class ApiServer(Server):
     """Serves as `turnpool-api` does, on a port that the system chooses, until `stop`."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(_config(settings.model_copy(update={"port": 0})))
-        self.port = 0
+        super().__init__(_config(settings))
+        self._sockets = listen(settings.host, 0, BACKLOG)
+        self.port = self._sockets[0].getsockname()[1]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="api", daemon=True)
+        self._thread = threading.Thread(target=self.run, args=(self._sockets,), name="api", daemon=True)
 
     async def startup(self, sockets: Any = None) -> None:
-        """Say where it listens."""
+        """Say that it serves."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
-        if self.started:
-            self.port = self.servers[0].sockets[0].getsockname()[1]
         self._up.set()
 
     def start(self) -> None:

@@ -1,0 +1,87 @@
+"""Takes connections as they come in a burst.
+
+uvloop's own servers accept one connection in each turn of the loop (libuv since 1.45,
+https://github.com/libuv/libuv/pull/3696). Where a turn has much to do, and it has while thousands of
+streams are fed, a burst of clients would wait for seconds.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from turnpool.errors import SettingsError
+from turnpool.logs import get_logger
+
+log = get_logger(__name__)
+
+# Connections accepted in one turn of the loop; between two such turns the streams get theirs.
+MOST_ACCEPTED = 64
+# Seconds until it accepts again after the system refused, which it does for want of descriptors or memory.
+PAUSE = 1.0
+
+
+class Listener:
+    """An asyncio server, as far as uvicorn needs one. Belongs to the loop it is made on."""
+
+    def __init__(self, protocol: Callable[[], asyncio.Protocol], sockets: list[socket.socket]) -> None:
+        self.sockets = sockets
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._connecting: set[asyncio.Task[object]] = set()
+        for listening in sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def close(self) -> None:
+        """Accept no more; what waits to be accepted is refused."""
+        for listening in self.sockets:
+            self._loop.remove_reader(listening)
+            listening.close()
+
+    async def wait_closed(self) -> None:
+        """Nothing to wait for: uvicorn closes the connections."""
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            for _ in range(MOST_ACCEPTED):
+                connection, _ = listening.accept()
+                connection.settimeout(0)
+                self._connect(connection)
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            pass  # there are no more, or this one has gone
+        except OSError as error:
+            log.warning("cannot_accept", error=str(error))
+            self._loop.remove_reader(listening)
+            self._loop.call_later(PAUSE, self._accept_again, listening)
+
+    def _connect(self, connection: socket.socket) -> None:
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            self._loop.add_reader(listening, self._accept, listening)
+
+
+def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
+    """Sockets that listen at all addresses of the host. Raises SettingsError."""
+    with contextlib.ExitStack() as opened:
+        try:
+            sockets = [
+                opened.enter_context(socket.create_server(address[:2], family=family, backlog=backlog))
+                for family, _, _, _, address in _addresses(host, port)
+            ]
+        except OSError as error:
+            said = f"TURNPOOL_HOST, TURNPOOL_PORT: cannot listen on {host}:{port}: {error.strerror}"
+            raise SettingsError(said) from None
+        for listening in sockets:
+            listening.settimeout(0)
+        opened.pop_all()
+    return sockets
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(found))
