@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,10 @@ log = get_logger(__name__)
 AWAY_PAUSE = 0.2
 # Seconds in which a server has to answer a ping. Tokens wait so long when it vanishes.
 SILENCE = 5.0
+# How a connection of pub/sub is read (`Connection.read_response`).
+FOR_EVER: dict[str, Any] = {"timeout": math.inf, "disconnect_on_error": False, "push_request": True}
+# Kind, channel, and what was said, or how many channels there are now.
+MESSAGE_PARTS = 3
 # Keeps a connection open while no session is listened to.
 OWN_CHANNEL = "turnpool:relay"
 
@@ -52,7 +57,7 @@ class Reader:
         self._node = node
         self._nodes = nodes
         self._channels = channels
-        self._pubsub: Any = None
+        self._connection: Any = None
         # Whether anything came since the last ping.
         self._heard = False
         self._orders: list[tuple[str, bool]] = []
@@ -71,19 +76,18 @@ class Reader:
             await asyncio.sleep(AWAY_PAUSE)
 
     async def _read(self) -> None:
-        async with self._node.redis.pubsub() as pubsub:
+        async with self._node.redis.pubsub(push_handler_func=_as_it_is) as pubsub:
             await pubsub.subscribe(OWN_CHANNEL)
-            watching = asyncio.create_task(self._watch(pubsub.connection), name="relay-watch")
+            # Used by itself, which costs half of what the pubsub object's own ways do. Those would, when the
+            # connection is lost, make another, and subscribe to nothing but the channel that they know.
+            connection = pubsub.connection
+            watching = asyncio.create_task(self._watch(connection), name="relay-watch")
             try:
-                await self._subscribe_again(pubsub)
-                # A connection that a sender found broken is given up: redis-py would connect again by itself
-                # and subscribe to nothing but the channel that it knows.
-                while pubsub.connection.is_connected:
-                    message = await pubsub.get_message(timeout=None)
-                    if message:
-                        self._handle(message)
+                await self._subscribe_again(connection)
+                while connection.is_connected:
+                    self._handle(await connection.read_response(**FOR_EVER))
             finally:
-                self._pubsub = None
+                self._connection = None
                 watching.cancel()
                 for channel in self._channels.values():
                     if channel.reader is self:
@@ -100,7 +104,7 @@ class Reader:
                 log.warning("relay_silent", seconds=SILENCE)
                 await connection.disconnect(nowait=True)
 
-    async def _subscribe_again(self, pubsub: Any) -> None:
+    async def _subscribe_again(self, connection: Any) -> None:
         """On a new connection: all channels anew. What was missed meanwhile is in the logs."""
         self._orders.clear()
         self._leaving.clear()
@@ -111,27 +115,30 @@ class Reader:
                 continue
             channel.asked = 1
             metrics.CATCH_UPS.labels("reconnected").inc(len(channel.streams))
-        self._pubsub = pubsub
-        await self._send(pubsub, [name for name, channel in own.items() if channel.streams], subscribe=True)
+        self._connection = connection
+        await self._send(
+            connection, [name for name, channel in own.items() if channel.streams], subscribe=True
+        )
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: Any) -> None:
         self._heard = True
-        if message["type"] == "pong":
-            return
-        name = message["channel"].decode()
+        if not isinstance(message, list) or len(message) != MESSAGE_PARTS:
+            return  # the answer to a ping
+        kind, channel_name, data = message
+        name = channel_name.decode()
         channel = self._channels.get(name)
         own = channel if channel and channel.reader is self else None
-        match message["type"]:
-            case "smessage" if own:
+        match kind:
+            case b"smessage" if own:
                 metrics.EVENTS.inc()
-                n, _, frame = message["data"].partition(b" ")
+                n, _, frame = data.partition(b" ")
                 for stream in own.streams:
                     stream.push(int(n), frame)
-            case "ssubscribe" if own:
+            case b"ssubscribe" if own:
                 self._confirmed(name, own)
-            case "sunsubscribe" if name in self._leaving:
+            case b"sunsubscribe" if name in self._leaving:
                 self._leaving = self._leaving - Counter([name])
-            case "sunsubscribe" if own:
+            case b"sunsubscribe" if own:
                 # The node's own doing: the slot has moved.
                 own.reader = None
                 own.lose()
@@ -151,13 +158,13 @@ class Reader:
     def ask(self, name: str, channel: Channel) -> None:
         """Subscribe to a channel that is this reader's own."""
         # Without a connection nothing is sent: all channels are once there is one.
-        if self._pubsub is not None:
+        if self._connection is not None:
             channel.asked += 1
             self._order(name, subscribe=True)
 
     def leave(self, name: str) -> None:
         """Unsubscribe from a channel."""
-        if self._pubsub is not None:
+        if self._connection is not None:
             self._order(name, subscribe=False)
 
     def _order(self, name: str, *, subscribe: bool) -> None:
@@ -169,34 +176,37 @@ class Reader:
     async def _send_orders(self) -> None:
         try:
             while self._orders:
-                pubsub, orders, self._orders = self._pubsub, self._orders, []
+                connection, orders, self._orders = self._connection, self._orders, []
                 for subscribe, group in itertools.groupby(orders, key=lambda order: order[1]):
                     # A new connection has got all channels anew; orders for an old one must not reach it.
-                    if pubsub is not None and pubsub is self._pubsub:
-                        await self._send(pubsub, [name for name, _ in group], subscribe=subscribe)
+                    if connection is not None and connection is self._connection:
+                        await self._send(connection, [name for name, _ in group], subscribe=subscribe)
         finally:
             self._sending = None
 
-    async def _send(self, pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+    async def _send(self, connection: Any, names: list[str], *, subscribe: bool) -> None:
         """Send orders, one command for each slot, as a cluster wants it."""
         for _, group in itertools.groupby(sorted(names), key=_partition):
             some = list(group)
             if not subscribe:
                 self._leaving.update(some)
-            await _send(pubsub, some, subscribe=subscribe)
+            await _send(connection, some, subscribe=subscribe)
 
 
 def _partition(channel: str) -> str:
     return channel.partition("}")[0]
 
 
-async def _send(pubsub: Any, names: list[str], *, subscribe: bool) -> None:
+async def _as_it_is(message: Any) -> Any:
+    """What redis-py makes of a message, but without a line for a log that nobody reads."""
+    return message
+
+
+async def _send(connection: Any, names: list[str], *, subscribe: bool) -> None:
     """Send one command. Only the reader connects again: two on one connection would break it."""
-    connection = pubsub.connection
-    if connection is None or not connection.is_connected:
+    if not connection.is_connected:
         return
     with contextlib.suppress(Exception):  # whatever it is, the reader notices that the connection is gone
-        # Not pubsub.subscribe: when it cannot send, it connects again by itself.
         await connection.send_command("SSUBSCRIBE" if subscribe else "SUNSUBSCRIBE", *names)
 
 
