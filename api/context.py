@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.errors import DrainingError, UnauthorizedError
+from api.errors import UnauthorizedError
 from api.relay import Relay
 from turnpool.settings import DEFAULT_TENANT, Settings
 from turnpool.store import Store
@@ -56,12 +56,6 @@ async def tenant_of(
     if not found:
         raise UnauthorizedError
     return found[0]
-
-
-async def taking_work(context: CurrentContext) -> None:
-    """Raises DrainingError in a process that drains."""
-    if context.draining:
-        raise DrainingError
 
 
 def same(secret: str, given: str) -> bool:

@@ -55,8 +55,7 @@ class RequestMiddleware:
         async with self._gate if posts_turn else contextlib.nullcontext():
             await self._app(scope, _again(body, receive), counted_send)
         for stream in streams:
-            await counted_send(stream.start())
-            await stream.send_frames(receive, send)
+            await stream.send_all(receive, counted_send)
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
         """The whole body, or None if it is too large. No slow client may hold a place at the gate."""

@@ -41,23 +41,26 @@ class FrameResponse(EventSourceResponse):
         del receive, send
         scope[STREAMS].append(self)
 
-    def start(self) -> Message:
-        """The start of the answer."""
-        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-
-    async def send_frames(self, receive: Receive, send: Send) -> None:
-        """Send frames until they end or the client goes."""
+    async def send_all(self, receive: Receive, send: Send) -> None:
+        """Send the answer, its start with the first frames, until they end or the client goes."""
         # Not asyncio's timeout: it cancels once, which redis-py can swallow; this does until the stream ends.
         with CancelScope() as connected:
             watch = asyncio.create_task(_end_with_client(receive, connected))
+            started = False
             try:
                 async with aclosing(self._frames):
                     async for frames in self._frames:
+                        if not started:
+                            started = True
+                            await send(self._start())
                         await send({"type": "http.response.body", "body": frames, "more_body": True})
             finally:
                 watch.cancel()
         if not connected.cancelled_caught:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _start(self) -> Message:
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
 
 
 async def _end_with_client(receive: Receive, connected: CancelScope) -> None:

@@ -25,6 +25,8 @@ PING = b": ping\n\n"
 PING_SECONDS = 15.0
 # Seconds between tries to read while Redis is away; the stream stays open.
 AWAY_PAUSE = 0.5
+# Seconds that a new turn's answer waits for the turn's first event.
+FIRST_SECONDS = 0.1
 # Seconds between looks at the log while nothing is heard. There may be thousands of streams.
 LOOK_SECONDS = 3.0
 
@@ -56,6 +58,9 @@ async def turn_stream(
     accepted, so that the log has nothing more.
     """
     with subscription:
+        if heard:
+            # Its first event is on its way; both are one write then.
+            await subscription.comes(asyncio.get_running_loop().time() + FIRST_SECONDS)
         yield RETRY
         place, silence = Place(after), Silence()
         n = int(turn_id.rpartition(".")[2])

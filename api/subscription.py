@@ -101,16 +101,21 @@ class Subscription:
         """Whether nothing was missed and the process goes on."""
         return not (self.behind or self.closing)
 
+    async def comes(self, until: float) -> None:
+        """Wait until there is something to take, or to look at, or until then (loop time)."""
+        if self._waiting or not self.live():
+            return
+        self._changed.clear()
+        # A bare timer: asyncio.timeout costs as much as the rest of an event's way.
+        timer = asyncio.get_running_loop().call_at(until, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+
     async def take(self, until: float) -> list[tuple[int, bytes]]:
         """All that waits, as soon as there is something; nothing if nothing came until then (loop time)."""
-        if not self._waiting and self.live():
-            self._changed.clear()
-            # A bare timer: asyncio.timeout costs as much as the rest of an event's way.
-            timer = asyncio.get_running_loop().call_at(until, self._changed.set)
-            try:
-                await self._changed.wait()
-            finally:
-                timer.cancel()
+        await self.comes(until)
         waiting, self._waiting = self._waiting, []
         self._size = 0
         return waiting

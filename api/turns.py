@@ -4,12 +4,12 @@ import hashlib
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Query, Request, status
+from fastapi import APIRouter, Header, Query, Request, status
 from fastapi.responses import Response
 
 from api import metrics
-from api.context import Context, CurrentContext, Tenant, taking_work
-from api.errors import IdempotencyKeyTooLongError
+from api.context import Context, CurrentContext, Tenant
+from api.errors import DrainingError, IdempotencyKeyTooLongError
 from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_json
 from api.sse import FrameResponse
 from api.streams import turn_stream
@@ -29,7 +29,9 @@ IdempotencyKey = Annotated[str | None, Header(description="Same key, same turn; 
 async def submit(
     context: Context, tenant: str, session_id: str, body: TurnRequest, key: str | None
 ) -> Submitted:
-    """Accept a turn and wake a worker. Raises the errors of Store.submit."""
+    """Accept a turn and wake a worker. Raises DrainingError and those of Store.submit."""
+    if context.draining:
+        raise DrainingError
     try:
         return await _submit(context, tenant, session_id, body, key)
     except TurnpoolError as error:
@@ -84,7 +86,6 @@ def _digest(data: bytes) -> str:
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "The stream, if asked for by Accept."}
     },
-    dependencies=[Depends(taking_work)],
 )
 async def post_turn(
     context: CurrentContext,

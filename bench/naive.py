@@ -1,7 +1,9 @@
 """The floor: the server teams start with. One process, the simulated model inside, no queue, no history."""
 
 import asyncio
+import json
 import sys
+import time
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -33,16 +35,20 @@ async def turn(session_id: str, body: Turn) -> StreamingResponse:
     return StreamingResponse(_words(session_id, body.params), media_type="text/event-stream")
 
 
-async def _words(session_id: str, params: Params) -> AsyncIterator[bytes]:
+async def _words(session_id: str, params: Params) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     due = loop.time() + (params.ttft_ms - params.itl_ms) / 1000
     for k in range(params.tokens):
         due += params.itl_ms / 1000
         await asyncio.sleep(max(due - loop.time(), 0))
-        data = f'{{"type":"turn.output_text.delta","turn_id":"{session_id}","seq":{k + 1},"text":"w{k} "}}'
-        yield f"id: {k + 1}\nevent: turn.output_text.delta\ndata: {data}\n\n".encode()
-    end = f'{{"type":"turn.completed","turn_id":"{session_id}","seq":{params.tokens + 1}}}'
-    yield f"id: {params.tokens + 1}\nevent: turn.completed\ndata: {end}\n\n".encode()
+        yield _frame(session_id, k + 1, "turn.output_text.delta", text=f"w{k} ")
+    yield _frame(session_id, params.tokens + 1, "turn.completed")
+
+
+def _frame(session_id: str, seq: int, kind: str, **fields: str) -> str:
+    """An event as turnpool's: the same fields."""
+    common = {"type": kind, "turn_id": session_id, "seq": seq, "attempt": 1, "created_at": time.time()}
+    return f"id: {seq}\nevent: {kind}\ndata: {json.dumps(common | fields)}\n\n"
 
 
 if __name__ == "__main__":
