@@ -1,5 +1,6 @@
 """Flower beside a live pool, read over HTTP behind its password."""
 
+import itertools
 import socket
 from typing import Any
 
@@ -45,16 +46,23 @@ async def test_flower_shows_workers_tasks_and_slots(pool: Pool) -> None:
         async def online() -> bool:
             return any(name.endswith(f"-{worker.pid}") for name in await get("/api/workers?refresh=1"))
 
-        # Without this the first tasks' events come before Flower listens.
         await wait_until(online, 20)
+        # A new worker tells nothing of its tasks until Flower asks it to, every five seconds.
+        names = itertools.count()
+
+        async def tasks_are_told() -> bool:
+            await run_turn(api.port, f"early{next(names)}", turn(1))
+            return bool(await get("/api/tasks"))
+
+        await wait_until(tasks_are_told, 20)
         await run_turn(api.port, "done", turn(1))
         running = [await post_turn(api.port, f"runs{i}", turn(2000)) for i in range(3)]
 
         async def tasks_are_shown() -> bool:
             tasks = (await get("/api/tasks")).values()
-            states = sorted(task["state"] for task in tasks)
+            states = [task["state"] for task in tasks]
             results = [task["result"] for task in tasks if task["state"] == "SUCCESS"]
-            return states == ["STARTED"] * 3 + ["SUCCESS"] and "done.1 completed" in results[0]
+            return states.count("STARTED") == 3 and any("done.1 completed" in result for result in results)
 
         async def pool_is_shown() -> bool:
             workers = await get("/api/workers?refresh=1")
