@@ -35,11 +35,12 @@ class Silence:
     """How long a stream's client has heard nothing."""
 
     def __init__(self) -> None:
+        self._time = asyncio.get_running_loop().time
         self.broken()
 
     def broken(self) -> None:
         """It has heard something. `until`: when it needs a ping (loop time)."""
-        self.until = asyncio.get_running_loop().time() + PING_SECONDS
+        self.until = self._time() + PING_SECONDS
 
     def is_due(self) -> bool:
         """Whether it gets a ping now."""

@@ -43,6 +43,9 @@ class Subscription:
         self._size = 0
         self._changed = asyncio.Event()
         self._awaited = CancelScope()
+        self._loop = asyncio.get_running_loop()
+        self._until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +56,8 @@ class Subscription:
     def leave(self) -> None:
         """Hear no more."""
         self._leave(self)
+        if self._timer:
+            self._timer.cancel()
 
     async def soon(self) -> bool:
         """Wait until it is in force, or for a moment; gives whether it is."""
@@ -106,12 +111,24 @@ class Subscription:
         if self._waiting or not self.live():
             return
         self._changed.clear()
-        # A bare timer: asyncio.timeout costs as much as the rest of an event's way.
-        timer = asyncio.get_running_loop().call_at(until, self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            timer.cancel()
+        self._until = until
+        self._set_timer()
+        await self._changed.wait()
+
+    def _set_timer(self) -> None:
+        """One timer for many waits, of which each mostly ends later than the one before."""
+        if self._timer and self._timer.when() <= self._until:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._until, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._until:
+            self._set_timer()
+        else:
+            self._changed.set()
 
     async def take(self, until: float) -> list[tuple[int, bytes]]:
         """All that waits, as soon as there is something; nothing if nothing came until then (loop time)."""

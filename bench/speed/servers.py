@@ -115,7 +115,7 @@ async def listening(port: int, *command: str, **options: Any) -> AsyncIterator[i
 @asynccontextmanager
 async def turnpool(apis: int, workers: int, kind: type[Process] = Process) -> AsyncIterator[Server]:
     """So many processes of each, on a Valkey of their own."""
-    with ValkeyServer() as valkey, tempfile.TemporaryDirectory() as folder:
+    with ValkeyServer(port=free_port()) as valkey, tempfile.TemporaryDirectory() as folder:
         pool = Pool(Path(folder), f"redis://127.0.0.1:{valkey.port}/0", CONCURRENCY=str(SLOTS))
         try:
             fronts = [await pool.api() for _ in range(apis)]
