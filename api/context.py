@@ -47,10 +47,14 @@ async def tenant_of(
     context: CurrentContext, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """The caller's tenant. Raises UnauthorizedError."""
+    return tenant_by(context, credentials.credentials if credentials else "")
+
+
+def tenant_by(context: Context, given: str) -> str:
+    """The tenant whose key is given. Raises UnauthorizedError."""
     tenants = context.settings.tenant_keys
     if not tenants:
         return DEFAULT_TENANT
-    given = credentials.credentials if credentials else ""
     # Every key is compared, in constant time, so that the answer's time tells nothing.
     found = [tenant for key, tenant in tenants.items() if same(key, given)]
     if not found:

@@ -20,7 +20,8 @@ from turnpool.agent import Message
 from turnpool.models import OnBusy, QueueState, SessionRecord, TurnRecord, WorkerInfo
 from turnpool.states import Status
 
-SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+SESSION_ID = r"^[A-Za-z0-9_-]{1,128}$"
+SessionId = Annotated[str, StringConstraints(pattern=SESSION_ID)]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}\.[1-9][0-9]{0,14}$")]
 
 
@@ -31,9 +32,9 @@ OURS = {"turn_id", "status"}
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """JSON that orjson takes: no half surrogate pair, no integer over 64 bits, no nest without bottom."""
     try:
-        orjson.dumps(value)
         # orjson writes NaN and the infinities as null.
-        json.dumps(value, allow_nan=False)
+        if b"null" in orjson.dumps(value):
+            json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"cannot be stored: {error}"
         raise ValueError(msg) from None

@@ -42,7 +42,7 @@ class Subscription:
         self._waiting: list[tuple[int, bytes]] = []
         self._size = 0
         self._changed = asyncio.Event()
-        self._awaited = CancelScope()
+        self._awaited: CancelScope | None = None
         self._loop = asyncio.get_running_loop()
         self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +89,8 @@ class Subscription:
         """The process ends; so must the stream."""
         self.closing = True
         self._changed.set()
-        self._awaited.cancel()
+        if self._awaited:
+            self._awaited.cancel()
 
     async def unless_closed(self, wait: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> T:
         """What this gives, however long it takes. Raises ClosingError as soon as the process ends."""

@@ -1,42 +1,51 @@
 """Logging: one JSON object a line.
 
-It goes through the standard library's logging, so that libraries' lines look the same.
+Our own lines are made by structlog and written as they are; those of libraries come through the standard
+library's logging and are made to look the same. Through that an own line costs ten times as much, which a
+worker that ends a thousand turns a second would feel.
 """
 
+import json
 import logging
 import sys
+from typing import Any
 
+import orjson
 import structlog
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
+    structlog.processors.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
 ]
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+class _Lines(structlog.WriteLogger):
+    """Standard error, under the name of who writes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger; events are snake_case names, the rest are fields."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)
     return logger
 
 
 def configure(level: str, process: str) -> None:
     """Log JSON lines to standard error; lines for people where that is a terminal."""
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(_json)
+    )
+    structlog.configure(
+        processors=[*_SHARED, renderer],
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
@@ -51,3 +60,11 @@ def configure(level: str, process: str) -> None:
     for noisy in ("celery", "kombu", "amqp", "httpx", "httpx2", "openai", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _json(line: Any, **options: Any) -> str:
+    try:
+        return orjson.dumps(line, **options).decode()
+    except TypeError:
+        # Half a surrogate pair, which what others say may hold, is no text for orjson.
+        return json.dumps(line, **options)

@@ -1,6 +1,7 @@
-"""Commands that are given in one turn of the event loop go out in one pipeline.
+"""Commands go out together in pipelines: those given while one is under way are the next.
 
-A burst of turns is then some round trips, not some per turn; a lone command waits for nothing.
+A burst of turns is then some round trips, not some per turn; a lone command waits for nothing. A pipeline
+costs redis-py as much as a dozen commands in it.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ Command = tuple[Any, ...]
 
 # Commands in one pipeline; more would keep others waiting for Redis.
 MOST_COMMANDS = 200
+# Seconds that commands wait for the pipeline under way: a server that hangs holds up no more than it did.
+LONGEST_HOLD = 0.005
 
 
 class Pipelined:
@@ -22,6 +25,7 @@ class Pipelined:
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._sent: set[asyncio.Future[Any]] = set()
+        self._held: asyncio.TimerHandle | None = None
 
     async def execute(self, name: str, *arguments: Any) -> Any:
         """Execute one command. Raises what redis-py raises for it, UnicodeEncodeError for a broken text."""
@@ -31,7 +35,7 @@ class Pipelined:
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((command, answer))
         if len(self._waiting) == 1:
-            loop.call_soon(self._start)
+            loop.call_soon(self._begin)
         return await answer
 
     def give_up(self, error: Exception) -> None:
@@ -40,12 +44,25 @@ class Pipelined:
             if not answer.done():
                 answer.set_exception(error)
 
+    def _begin(self) -> None:
+        if self._tasks:
+            self._held = asyncio.get_running_loop().call_later(LONGEST_HOLD, self._start)
+        else:
+            self._start()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._held and not self._tasks:
+            self._held.cancel()
+            self._start()
+
     def _start(self) -> None:
+        self._held = None
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), MOST_COMMANDS):
             task = asyncio.create_task(self._send(waiting[start : start + MOST_COMMANDS]))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
 
     async def _send(self, calls: list[tuple[Command, asyncio.Future[Any]]]) -> None:
         replies: list[Any]

@@ -12,6 +12,7 @@ import base64
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 import orjson
 from redis.asyncio import Redis
@@ -21,6 +22,8 @@ from turnpool.logs import get_logger
 from turnpool.store import Store
 
 TASK_NAME = "turnpool.wake_up"
+# Where a wake-up's id goes.
+NO_ID = bytes(str(uuid.UUID(int=0)), "ascii")
 # Wake-ups in one command: some 100 KB.
 BATCH = 100
 # Seconds between two looks for lost wake-ups: longer than a wake-up is on its way.
@@ -80,7 +83,12 @@ class WakeUps:
 
 def message(queue: str) -> bytes:
     """One wake-up as it lies in the broker's list, with an id of its own."""
-    task_id = str(uuid.uuid4())
+    return _template(queue).replace(NO_ID, str(uuid.uuid4()).encode())
+
+
+@cache
+def _template(queue: str) -> bytes:
+    task_id = NO_ID.decode()
     body = [[queue], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
     return orjson.dumps(
         {

@@ -72,6 +72,8 @@ class Runner:
         self._said = False
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
+        # Done once the agent is, or has had its time to clean up.
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log = TurnLog(writer, Held(turn.id, turn.attempt, turn.seq), lambda: self.stop(Stop.LOST))
         self.turn = Turn(
             id=turn.id,
@@ -99,21 +101,28 @@ class Runner:
             self._stop = why
         # A second cancel would cut short what the agent does to clean up.
         if self._task and not self.turn.stop.is_set():
-            self._task.cancel()
+            self._cancel(self._task)
         self.turn.stop.set()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        asyncio.get_running_loop().call_later(CLEAN_UP_SECONDS, self._go_on)
+
+    def _go_on(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def run(self) -> tuple[str, tuple[str, ...]]:
         """Run to the end: what became of the turn, and the queues to wake."""
         self._task = asyncio.create_task(self._answer(), name=f"agent {self.record.id}")
+        self._task.add_done_callback(self._go_on)
+        deadline = asyncio.get_running_loop().call_later(self._remaining, self.stop, Stop.DEADLINE)
         if self._stop:
-            self._task.cancel()
-        stopped = asyncio.create_task(self.turn.stop.wait())
-        ends = {self._task, stopped}
-        await asyncio.wait(ends, timeout=self._remaining, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not self._task.done():
-            self.stop(Stop.DEADLINE)
-            await asyncio.wait({self._task}, timeout=CLEAN_UP_SECONDS)
+            self._cancel(self._task)
+        try:
+            await self._over
+        finally:
+            deadline.cancel()
         if not self._task.done():
             log.error("agent_ignores_cancel", turn=self.record.id, agent=self.record.agent)
         # Whatever still runs of it says nothing more and begins no step; threads can see that it is over.

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from turnpool.agent import Agent, can_continue
 from turnpool.events import members
@@ -106,8 +106,9 @@ class WorkerService:
             runner.stop(Stop.DRAINED)
         names: dict[str, str | int] = {"turn": turn.id, "session": turn.session_id, "attempt": turn.attempt}
         try:
-            # What the agent logs, and the spans it makes, are the turn's.
-            with bound_contextvars(**names), turn_span(claim.traceparent, agent=turn.agent, **names) as span:
+            # What the agent logs, and the spans it makes, are the turn's. The context is this wake-up's own.
+            bind_contextvars(**names)
+            with turn_span(claim.traceparent, agent=turn.agent, **names) as span:
                 result, woken = await runner.run()
                 span.set_attribute("turnpool.result", result)
         finally:

@@ -1,5 +1,6 @@
 """Log lines, of a process of its own: logging is set up for all of it."""
 
+import json
 import os
 import pty
 import subprocess
@@ -33,6 +34,25 @@ def test_a_traceback_shows_no_locals(*, terminal: bool) -> None:
     assert "hushhush" not in text
     assert text.count("ValueError: broken") == 2
     assert text.startswith("{") is not terminal
+
+
+@pytest.mark.slow
+def test_lines_of_libraries_look_like_our_own() -> None:
+    """The same members, whatever is said; one object a line."""
+    program = """
+import logging
+from turnpool.logs import configure, get_logger
+configure("INFO", "test")
+get_logger("own").info("said", what="half \\ud800 a pair", of={1, 2})
+get_logger("own").debug("unsaid")
+logging.getLogger("library").info("said")
+logging.getLogger("library").debug("unsaid")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own, library = map(json.loads, done.stderr.splitlines())
+    assert own.keys() - library.keys() == {"what", "of"}
+    assert (own["logger"], own["event"], own["level"], own["process"]) == ("own", "said", "info", "test")
+    assert (library["logger"], library["event"]) == ("library", "said")
 
 
 def read(source: int) -> str:

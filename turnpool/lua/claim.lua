@@ -71,10 +71,5 @@ if not taken then take(turn) end
 redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
 
 turn.remaining = turn.deadline_at - now
-local fields = {}
-for field, value in pairs(turn) do
-  table.insert(fields, field)
-  table.insert(fields, tostring(value))
-end
-return {fields, redis.call('LRANGE', key_messages(turn.session), 0, -1),
+return {to_list(turn), redis.call('LRANGE', key_messages(turn.session), 0, -1),
   redis.call('HGETALL', key_steps(turn.id)), woken}

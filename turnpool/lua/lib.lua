@@ -21,6 +21,15 @@ local function to_table(flat)
   return fields
 end
 
+local function to_list(fields)
+  local flat = {}
+  for field, value in pairs(fields) do
+    table.insert(flat, field)
+    table.insert(flat, tostring(value))
+  end
+  return flat
+end
+
 -- The turn as a table of its fields, or nil.
 local function load_turn(id)
   local turn = to_table(redis.call('HGETALL', key_turn(id)))
@@ -60,9 +69,10 @@ local function holds(turn, attempt)
   return turn and turn.status == 'in_progress' and turn.attempt == attempt
 end
 
--- Let a key live at least so long: another turn may need it longer than this one.
+-- Let a key live at least so long, if it is there: another turn may need it longer than this one.
 local function live(key, seconds)
-  if redis.call('TTL', key) < tonumber(seconds) then redis.call('EXPIRE', key, seconds) end
+  local left = redis.call('TTL', key)
+  if left ~= -2 and left < tonumber(seconds) then redis.call('EXPIRE', key, seconds) end
 end
 
 -- Make a turn ready. A tenant that comes back after a pause starts at the queue's virtual time

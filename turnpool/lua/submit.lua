@@ -14,7 +14,7 @@ local session = key_session(a.session_id)
 local pending = key_pending(a.session_id)
 
 local line = key_line(a.session_id)
-local owner = redis.call('HGET', line, 'tenant')
+local owner, head = unpack(redis.call('HMGET', line, 'tenant', 'head'))
 if owner and owner ~= a.tenant then return {'session_not_found'} end
 
 local remembered = key_idempotency(a.session_id, a.tenant .. ':' .. a.idempotency_key)
@@ -27,7 +27,6 @@ if a.idempotency_key ~= '' then
 end
 
 local reply = {'accepted', '', now}
-local head = redis.call('HGET', line, 'head')
 if head and redis.call('EXISTS', key_turn(head)) == 0 then
   local queue = forget(head)
   if queue ~= '' then table.insert(reply, queue) end
@@ -65,7 +64,7 @@ turn.score = string.format('%.0f', a.priority * 1e13 + age)
 local position = redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere
 if head then position = position + (redis.call('HGET', key_turn(head), 'status') == 'in_progress' and 1 or 0) end
 
-for field, value in pairs(turn) do redis.call('HSET', key_turn(turn.id), field, value) end
+redis.call('HSET', key_turn(turn.id), unpack(to_list(turn)))
 redis.call('EXPIRE', key_turn(turn.id), life)
 if redis.call('EXISTS', session) == 0 then
   redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', '{}')
