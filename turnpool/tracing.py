@@ -8,6 +8,7 @@ Source: https://www.w3.org/TR/trace-context/
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
@@ -43,11 +44,17 @@ def headers(span: Span | None = None) -> dict[str, str]:
     return carrier
 
 
+@cache
+def _is_traced() -> bool:
+    """Whether spans go anywhere, from `setup` or by whoever else started the process."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 @contextmanager
 def turn_span(traceparent: str, **attributes: str | int) -> Iterator[Span]:
     """A span for one attempt at a turn, a child of the request that posted it."""
-    if not traceparent and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        # Nobody traces. What OpenTelemetry does to do nothing costs a turn as much as a command to Redis.
+    if not (traceparent or _is_traced()):
+        # What OpenTelemetry does to do nothing costs a turn as much as a command to Redis.
         yield trace.INVALID_SPAN
         return
     parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None

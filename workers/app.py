@@ -8,10 +8,12 @@ from kombu.entity import Queue
 from turnpool.redis import broker
 from turnpool.settings import DEFAULT_QUEUE, Settings
 from turnpool.wakeups import TASK_NAME
+from workers.transport import register
 
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
+    register()
     app = Celery("turnpool", set_as_current=False)
     app.conf.update(_config(settings))
     app.task(_wake_up, name=TASK_NAME)
@@ -29,7 +31,7 @@ def _config(settings: Settings) -> dict[str, Any]:
     ]
     return {
         "broker_url": url,
-        "broker_transport_options": options | timeouts,
+        "broker_transport_options": options | timeouts | {"slots": settings.concurrency},
         # A worker outlives any time without its broker.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,

@@ -292,7 +292,7 @@ async def test_a_broker_that_refuses_ends_no_worker(pool: Pool) -> None:
             await redis.config_set("min-replicas-to-write", 1)
 
             async def refused() -> bool:
-                return bool((await redis.info("commandstats"))["cmdstat_brpop"]["rejected_calls"])
+                return bool((await redis.info("commandstats"))["cmdstat_blmpop"]["rejected_calls"])
 
             await wait_until(refused, 20)
             await redis.config_set("min-replicas-to-write", 0)
