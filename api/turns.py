@@ -18,6 +18,7 @@ from api.waiting import wait_for_end
 from turnpool import tracing
 from turnpool.errors import NotDurableError, TurnpoolError
 from turnpool.models import NewTurn, Submitted
+from turnpool.wakeups import message
 
 router = APIRouter(prefix="/v1", tags=["turns"])
 posts = APIRouter(prefix="/v1", tags=["turns"], route_class=PostRoute)
@@ -62,6 +63,7 @@ async def _submit(
             idempotency_key=_digest(key.encode()) if key else "",
             body_digest=_digest(_canonical(body)) if key else "",
             traceparent=tracing.headers().get("traceparent", ""),
+            wake_up=message(agent.queue) if context.settings.is_one_server else b"",
         )
     )
     if not submitted.replayed:

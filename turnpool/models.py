@@ -20,7 +20,10 @@ class OnBusy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """A turn as it is posted. `weight` is the tenant's share; a key or `traceparent` may be empty."""
+    """A turn as it is posted. `weight` is the tenant's share; a key or `traceparent` may be empty.
+
+    `wake_up`: for the broker's list, where that is on the store's server; without it the caller publishes.
+    """
 
     session_id: str
     tenant: str
@@ -36,6 +39,7 @@ class NewTurn:
     idempotency_key: str = ""
     body_digest: str = ""
     traceparent: str = ""
+    wake_up: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,11 @@ class Settings(BaseSettings):
             return self.store
         return with_password(self.broker_url, self.broker_password.get_secret_value())
 
+    @cached_property
+    def is_one_server(self) -> bool:
+        """Whether the broker's lists are in the store's database, where its scripts reach them."""
+        return self.broker == self.store
+
 
 def secrets_dir() -> str | None:
     """The folder of secret files, if there is to be one. Raises SettingsError if it is not there."""

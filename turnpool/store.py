@@ -120,6 +120,7 @@ class Store(Reads):
             new.idempotency_key,
             new.body_digest,
             new.traceparent,
+            new.wake_up,
             await self._backlog.elsewhere(new.queue, prefix),
             self.settings.max_queued,
             self.settings.max_session_queued,

@@ -1,14 +1,15 @@
 -- Accept a turn: idempotency, the session's owner and order, limits; make it ready if nothing of its session is before it.
 -- KEYS[1] prefix of the partition.
 -- ARGV as named below: input is messages (JSON), one a line, params and metadata JSON objects, deadline in ms from now,
---   idempotency_key a digest or '', traceparent of W3C or '', weight the tenant's share, elsewhere the turns that wait in the
+--   idempotency_key a digest or '', traceparent of W3C or '', wake_up a Celery message for the queue's list in this database
+--   or '' if that is elsewhere, weight the tenant's share, elsewhere the turns that wait in the
 --   queue's other partitions, session_ttl, log_ttl in seconds.
 -- Returns {'accepted', turn id, created_at in ms, queues woken by it and by what it interrupted …}
 --   or {'replayed', turn id} or {'session_not_found' | 'idempotency_mismatch' | 'queue_full' | 'session_full'}
 --   or {'session_busy', turn id of the head}.
 
 local a = arguments({'session_id', 'tenant', 'weight', 'queue', 'agent', 'priority', 'input', 'params', 'metadata',
-  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'traceparent', 'elsewhere', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
+  'deadline', 'on_busy', 'idempotency_key', 'body_digest', 'traceparent', 'wake_up', 'elsewhere', 'max_queued', 'max_session_queued', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session = key_session(a.session_id)
 local pending = key_pending(a.session_id)
@@ -61,7 +62,7 @@ if a.idempotency_key ~= '' then turn.keyed = 1 end
 local age = math.max(now, (redis.call('GET', key_accepted()) or 0) + 1)
 redis.call('SET', key_accepted(), string.format('%.0f', age), 'EX', 7 * 86400)
 turn.score = string.format('%.0f', a.priority * 1e13 + age)
-local position = redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere
+local position = a.on_busy == 'interrupt' and redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere or waiting
 if head then position = position + (redis.call('HGET', key_turn(head), 'status') == 'in_progress' and 1 or 0) end
 
 redis.call('HSET', key_turn(turn.id), unpack(to_list(turn)))
@@ -80,7 +81,8 @@ if head then
 else
   redis.call('HSET', line, 'head', turn.id)
   make_ready(turn)
-  table.insert(reply, a.queue)
+  -- Here it saves the turn a round trip. No key of ours, but of Celery's: the list is named as the queue.
+  if a.wake_up ~= '' then redis.call('LPUSH', a.queue, a.wake_up) else table.insert(reply, a.queue) end
 end
 for _, key in ipairs({session, pending, key_messages(a.session_id)}) do live(key, life) end
 redis.call('EXPIRE', key_service(a.queue), life)

@@ -26,6 +26,7 @@ from turnpool.models import OnBusy
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Store
+from turnpool.wakeups import message
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +39,16 @@ async def test_the_first_turn_is_ready_and_the_second_waits_behind_it(
     second = await store.submit(new_turn())
     assert (first.turn_id, first.woken) == ("s.1", ("turns",))
     assert (second.turn_id, second.woken) == ("s.2", ())
+
+
+async def test_a_wake_up_that_comes_along_is_put_into_the_queues_list(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """Once, as the oldest are, and only for a turn that is ready; then nobody else has to wake a worker."""
+    wake_ups = [message("turns") for _ in range(3)]
+    for session, wake_up in zip(("s", "s", "t"), wake_ups, strict=True):
+        assert (await store.submit(new_turn(session_id=session, wake_up=wake_up))).woken == ()
+    assert await store.redis.lrange("turns", 0, -1) == [wake_ups[2], wake_ups[0]]
 
 
 async def test_everything_posted_is_stored(store: Store, new_turn: MakeTurn) -> None:
