@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 # Seconds. Celery's thread and the turns' take turns at the interpreter; at the usual 5 ms each message
 # waits for it several times, which makes a burst half as slow again.
-SWITCH_INTERVAL = 0.0005
+SWITCH_INTERVAL = 0.0001
 
 
 def serve() -> None:

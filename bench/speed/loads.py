@@ -24,9 +24,9 @@ async def idle(server: Server, name: str, turns: int = 40) -> list[Stream]:
     return [await _post(server, name, number, tokens=10) for number in range(turns)]
 
 
-async def burst(server: Server, name: str, sessions: int, itl_ms: float = 20) -> list[Stream]:
+async def burst(server: Server, name: str, sessions: int, **params: float) -> list[Stream]:
     """All at once."""
-    return await asyncio.gather(*(_post(server, name, number, itl_ms=itl_ms) for number in range(sessions)))
+    return await asyncio.gather(*(_post(server, name, number, **params) for number in range(sessions)))
 
 
 async def poisson(server: Server, name: str, rate: float = 50, seconds: float = 10) -> list[Stream]:
@@ -86,5 +86,6 @@ LOADS: dict[str, Load] = {
     "conversations": conversations,
     "300 at once": partial(burst, sessions=300),
     "1000 at once": partial(burst, sessions=1000),
+    "1000 at once, 500 tokens": partial(burst, sessions=1000, tokens=500),
     "2000 at once, 10 tok/s": partial(burst, sessions=2000, itl_ms=100),
 }
