@@ -1,4 +1,4 @@
-"""Commands of one turn of the event loop in one pipeline."""
+"""Commands of many callers in few pipelines."""
 
 import asyncio
 
@@ -36,6 +36,42 @@ async def test_commands_go_out_together(store: Store) -> None:
     pipelined = Pipelined(store.redis)
     await asyncio.gather(*(pipelined.execute("ECHO", n) for n in range(50)))
     assert sum(client["cmd"] in {"echo", "client|list"} for client in await store.redis.client_list()) == 1
+
+
+async def held(store: Store, pipelined: Pipelined) -> list[asyncio.Task[bytes]]:
+    """Three commands, each of its own turn of the loop, behind one that is under way to a server that hangs."""
+    await store.redis.execute_command("CLIENT", "PAUSE", 300, "ALL")
+    calls = []
+    for n in range(4):
+        calls.append(asyncio.create_task(pipelined.execute("ECHO", n)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+    return calls
+
+
+async def test_those_given_meanwhile_are_the_next_pipeline(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are; none goes alone."""
+    monkeypatch.setattr("turnpool.pipelined.LONGEST_HOLD", 10)
+    pipelined = Pipelined(store.redis)
+    calls = await held(store, pipelined)
+    assert (len(pipelined._sent), len(pipelined._waiting)) == (1, 3)
+    assert await asyncio.gather(*calls) == [b"0", b"1", b"2", b"3"]
+    assert (pipelined._sent, pipelined._waiting, pipelined._tasks) == (set(), [], set())
+
+
+async def test_a_server_that_hangs_holds_up_no_others_for_long(store: Store) -> None:
+    """They are sent while the first still waits for its answer."""
+    pipelined = Pipelined(store.redis)
+    calls = await held(store, pipelined)
+
+    async def are_sent() -> bool:
+        return len(pipelined._sent) == 4
+
+    await wait_until(are_sent)
+    assert not calls[0].done()
+    assert await asyncio.gather(*calls) == [b"0", b"1", b"2", b"3"]
 
 
 async def test_a_caller_that_is_cancelled_takes_no_other_with_it(store: Store) -> None:
