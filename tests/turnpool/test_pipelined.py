@@ -39,7 +39,7 @@ async def test_commands_go_out_together(store: Store) -> None:
 
 
 async def held(store: Store, pipelined: Pipelined) -> list[asyncio.Task[bytes]]:
-    """Three commands, each of its own turn of the loop, behind one that is under way to a server that hangs."""
+    """Three commands, one a turn of the loop, behind one that is under way to a server that hangs."""
     await store.redis.execute_command("CLIENT", "PAUSE", 300, "ALL")
     calls = []
     for n in range(4):
