@@ -7,6 +7,7 @@ streams are fed, a burst of clients would wait for seconds.
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,11 @@ log = get_logger(__name__)
 
 # Connections accepted in one turn of the loop; between two such turns the streams get theirs.
 MOST_ACCEPTED = 64
-# Seconds until it accepts again after the system refused, which it does for want of descriptors or memory.
+# Want of descriptors or memory, and seconds until it accepts again after that.
+POOR = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 PAUSE = 1.0
+# An address that a name has and this machine has not, as that of IPv6 where there is none.
+ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 class Listener:
@@ -29,12 +33,14 @@ class Listener:
         self.sockets = sockets
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
-        self._connecting: set[asyncio.Task[object]] = set()
+        self._connecting: set[asyncio.Task[tuple[asyncio.BaseTransport, object]]] = set()
+        self._closed = False
         for listening in sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
     def close(self) -> None:
-        """Accept no more; what waits to be accepted is refused."""
+        """Accept no more; what waits to be accepted is refused, what is not served yet is closed."""
+        self._closed = True
         for listening in self.sockets:
             self._loop.remove_reader(listening)
             listening.close()
@@ -51,37 +57,53 @@ class Listener:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             pass  # there are no more, or this one has gone
         except OSError as error:
+            # Of others only the connection itself is lost.
+            if error.errno in POOR:
+                self._loop.remove_reader(listening)
+                self._loop.call_later(PAUSE, self._accept_again, listening)
             log.warning("cannot_accept", error=str(error))
-            self._loop.remove_reader(listening)
-            self._loop.call_later(PAUSE, self._accept_again, listening)
 
     def _connect(self, connection: socket.socket) -> None:
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: "asyncio.Task[tuple[asyncio.BaseTransport, object]]") -> None:
+        self._connecting.discard(task)
+        if self._closed and not task.cancelled() and not task.exception():
+            task.result()[0].close()
 
     def _accept_again(self, listening: socket.socket) -> None:
-        if listening.fileno() >= 0:
+        if not self._closed:
             self._loop.add_reader(listening, self._accept, listening)
 
 
 def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Sockets that listen at all addresses of the host. Raises SettingsError."""
+    """Sockets that listen at all addresses of the host that the machine has. Raises SettingsError."""
+    sockets: list[socket.socket] = []
     with contextlib.ExitStack() as opened:
-        try:
-            sockets = [
-                opened.enter_context(socket.create_server(address[:2], family=family, backlog=backlog))
-                for family, _, _, _, address in _addresses(host, port)
-            ]
-        except OSError as error:
-            said = f"TURNPOOL_HOST, TURNPOOL_PORT: cannot listen on {host}:{port}: {error.strerror}"
-            raise SettingsError(said) from None
-        for listening in sockets:
+        failed: OSError | None = None
+        for family, address in _addresses(host, port):
+            try:
+                listening = socket.create_server(address, family=family, backlog=backlog)
+            except OSError as error:
+                failed = error
+                if error.errno in ABSENT:
+                    continue
+                break
             listening.settimeout(0)
+            sockets.append(opened.enter_context(listening))
+        if failed and (failed.errno not in ABSENT or not sockets):
+            said = f"TURNPOOL_HOST, TURNPOOL_PORT: cannot listen on {host}:{port}: {failed.strerror}"
+            raise SettingsError(said)
         opened.pop_all()
     return sockets
 
 
 def _addresses(host: str, port: int) -> list[Any]:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return list(dict.fromkeys(found))
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        said = f"TURNPOOL_HOST, TURNPOOL_PORT: cannot listen on {host}:{port}: {error.strerror}"
+        raise SettingsError(said) from None
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))

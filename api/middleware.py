@@ -52,8 +52,16 @@ class RequestMiddleware:
         streams: list[FrameResponse] = []
         scope[STREAMS] = streams
         posts_turn = scope["method"] == "POST" and scope["path"].endswith("/turns")
-        async with self._gate if posts_turn else contextlib.nullcontext():
-            await self._app(scope, _again(body, receive), counted_send)
+        async with contextlib.AsyncExitStack() as place:
+            if posts_turn:
+                await place.enter_async_context(self._gate)
+
+            async def send_outside(message: Message) -> None:
+                # No client that reads slowly may hold a place, nor one that has no key.
+                await place.aclose()
+                await counted_send(message)
+
+            await self._app(scope, _again(body, receive), send_outside)
         for stream in streams:
             await stream.send_all(receive, counted_send)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import ValidationError
 
 from api.context import Context, tenant_by
@@ -58,7 +59,7 @@ class PostRoute(APIRoute):
 async def _read(request: Request) -> Post | None:
     """The post, or None if a part of it is not as it should be."""
     session_id = request.path_params["session_id"]
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
     if (
         not _SESSION_ID.fullmatch(session_id)
         or request.headers.get("content-type") != "application/json"

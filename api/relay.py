@@ -47,6 +47,7 @@ class Relay:
         metrics.STREAMS.inc()
         if len(channel.streams) == 1:
             self._ask(name, channel)
+        subscription.is_asked = channel.asked > 0
         if self._closing:
             channel.in_force.set()
             subscription.close()

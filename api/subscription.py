@@ -30,12 +30,14 @@ class ClosingError(Exception):
 class Subscription:
     """What has come for one stream and is not taken yet.
 
-    `in_force`: set once all is heard. `behind`: something was missed, see the log. Whoever has asked for it
+    `in_force`: set once all is heard, which is not long if it `is_asked` for. `behind`: something was missed,
+    see the log. Whoever has asked for it
     leaves it; as a context manager it does so by itself.
     """
 
     def __init__(self, in_force: asyncio.Event, leave: Callable[["Subscription"], None]) -> None:
         self.in_force = in_force
+        self.is_asked = False
         self._leave = leave
         self.behind = False
         self.closing = False
@@ -44,7 +46,7 @@ class Subscription:
         self._changed = asyncio.Event()
         self._awaited: CancelScope | None = None
         self._loop = asyncio.get_running_loop()
-        self._until = 0.0
+        self._until = self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -61,7 +63,7 @@ class Subscription:
 
     async def soon(self) -> bool:
         """Wait until it is in force, or for a moment; gives whether it is."""
-        if not self.in_force.is_set():
+        if self.is_asked and not self.in_force.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SOON):
                     await self.in_force.wait()
@@ -118,10 +120,11 @@ class Subscription:
 
     def _set_timer(self) -> None:
         """One timer for many waits, of which each mostly ends later than the one before."""
-        if self._timer and self._timer.when() <= self._until:
+        if self._timer and self._due <= self._until:
             return
         if self._timer:
             self._timer.cancel()
+        self._due = self._until
         self._timer = self._loop.call_at(self._until, self._time_is_up)
 
     def _time_is_up(self) -> None:

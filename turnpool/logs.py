@@ -5,6 +5,7 @@ library's logging and are made to look the same. Through that an own line costs 
 worker that ends a thousand turns a second would feel.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -44,7 +45,7 @@ def configure(level: str, process: str) -> None:
     structlog.configure(
         processors=[*_SHARED, renderer],
         logger_factory=_Lines,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        wrapper_class=_never_raising(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -60,6 +61,21 @@ def configure(level: str, process: str) -> None:
     for noisy in ("celery", "kombu", "amqp", "httpx", "httpx2", "openai", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _never_raising(level: int) -> type[Any]:
+    """The class of loggers: as structlog's of this level, but nobody fails for want of a line.
+
+    Standard error may be a file on a full disk, or a pipe that nobody reads any more.
+    """
+    kind: Any = structlog.make_filtering_bound_logger(level)
+
+    class Logger(kind):  # type: ignore[misc]
+        def _proxy_to_logger(self, *given: Any, **fields: Any) -> Any:
+            with contextlib.suppress(Exception):
+                return super()._proxy_to_logger(*given, **fields)
+
+    return Logger
 
 
 def _json(line: Any, **options: Any) -> str:

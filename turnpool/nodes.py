@@ -21,7 +21,7 @@ class Node:
         self._pipelined = Pipelined(redis)
 
     async def execute(self, *command: Any) -> Any:
-        """Execute a command, in one round trip with all that come in this turn of the event loop."""
+        """Execute a command, in one round trip with others that come meanwhile (`turnpool/pipelined.py`)."""
         return await self._pipelined.execute(*command)
 
     async def many(self, commands: Iterable[Command]) -> list[Any]:

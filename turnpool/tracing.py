@@ -8,7 +8,6 @@ Source: https://www.w3.org/TR/trace-context/
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
@@ -44,7 +43,6 @@ def headers(span: Span | None = None) -> dict[str, str]:
     return carrier
 
 
-@cache
 def _is_traced() -> bool:
     """Whether spans go anywhere, from `setup` or by whoever else started the process."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)

@@ -4,7 +4,8 @@ Each BRPOP is a round trip of its own in the thread that also claims the turns: 
 a third. BLMPOP (Redis 7.0) gives as many as wait, up to a number. A worker takes no more than a part of the
 slots it has free, so that others get theirs of a small burst.
 
-The two methods are kombu's own (`kombu/transport/redis.py`, 5.7) but for the command.
+The two methods are kombu's own (`kombu/transport/redis.py`, 5.7) but for the command, for what is no message,
+and for what turnpool has not: priorities, which are lists of their own there, and a prefix of all keys.
 """
 
 from queue import Empty
@@ -15,6 +16,10 @@ from celery.worker import state
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+
+from turnpool.logs import get_logger
+
+log = get_logger(__name__)
 
 # Untyped, and not all that is typed there is so: _in_poll is a connection, None or a bool.
 Channel: Any = redis.Channel
@@ -62,7 +67,12 @@ class _Several(Channel):
         queue = text(taken[0])
         self._queue_cycle.rotate(queue)
         for message in taken[1]:
-            self.connection._deliver(decode(text(message)), queue)  # noqa: SLF001 - as kombu does
+            try:
+                decoded = decode(text(message))
+            except ValueError:
+                log.warning("no_wakeup", queue=queue)
+                continue
+            self.connection._deliver(decoded, queue)  # noqa: SLF001 - as kombu does
         return True
 
 

@@ -12,6 +12,7 @@ from api.corked import Corked
 from api.listener import PAUSE, Listener, listen
 from tests.acceptance.processes import Process
 from tests.conftest import wait_until
+from turnpool.errors import SettingsError
 
 
 class Kept(asyncio.Protocol):
@@ -96,6 +97,38 @@ async def test_a_port_in_use_is_told(tmp_path: Path, redis_url: str) -> None:
         f"turnpool: TURNPOOL_HOST, TURNPOOL_PORT: cannot listen on 127.0.0.1:{port}: Address already in use"
     )
     assert process.log.read_text().splitlines()[-1].startswith(said)
+
+
+def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As IPv6's of localhost where there is none; but one there must be."""
+    here = (socket.AF_INET, ("127.0.0.1", 0))
+    # Of documentation, so nobody's: RFC 5737.
+    absent = (socket.AF_INET, ("192.0.2.1", 0))
+    monkeypatch.setattr("api.listener._addresses", lambda *_: [absent, here])
+    (listening,) = listen("both", 0, 1)
+    assert listening.getsockname()[0] == "127.0.0.1"
+    listening.close()
+    monkeypatch.setattr("api.listener._addresses", lambda *_: [absent])
+    with pytest.raises(SettingsError, match="cannot listen on absent"):
+        listen("absent", 0, 1)
+
+
+def test_a_connection_that_comes_as_it_closes_is_closed() -> None:
+    """Nobody else would: the server has counted those it has."""
+
+    async def run() -> bytes:
+        sockets = listen("127.0.0.1", 0, 10)
+        listener = Listener(lambda: Kept([]), sockets)
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        # ASYNC110: no event tells of it.
+        while not listener._connecting:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        listener.close()
+        rest = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return rest
+
+    assert uvloop.run(run()) == b""
 
 
 class Recorded:

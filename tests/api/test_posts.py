@@ -78,7 +78,7 @@ async def post(client: httpx.AsyncClient, session: str, body: bytes, headers: di
 
 
 @pytest.mark.parametrize("body", [*map(orjson.dumps, BODIES), *TEXTS])
-@pytest.mark.parametrize("keys", [KEY, {"Authorization": "bearer a-key"}, {"Authorization": "Bearer b"}, {}])
+@pytest.mark.parametrize("keys", [KEY, {"Authorization": "bearer  a-key"}, {"Authorization": "Bearer b"}, {}])
 async def test_both_ways_answer_the_same(
     api: ApiServer, solved: list[str], body: bytes, keys: dict[str, str]
 ) -> None:

@@ -6,9 +6,12 @@ import pty
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+# A device on which nothing has room.
+FULL = Path("/dev/full")
 PROGRAM = """
 import logging
 from turnpool.logs import configure, get_logger
@@ -53,6 +56,26 @@ logging.getLogger("library").debug("unsaid")
     assert own.keys() - library.keys() == {"what", "of"}
     assert (own["logger"], own["event"], own["level"], own["process"]) == ("own", "said", "info", "test")
     assert (library["logger"], library["event"]) == ("library", "said")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_nobody_fails_for_want_of_a_log() -> None:
+    """A full disk may come with all else that goes wrong, and that must be dealt with."""
+    program = """
+from turnpool.logs import configure, get_logger
+configure("INFO", "test")
+get_logger("own").warning("said")
+circular = []
+circular.append(circular)
+get_logger("own").warning("said", circular=circular)
+print("goes on")
+"""
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=False
+        )
+    assert done.stdout == b"goes on\n"
 
 
 def read(source: int) -> str:

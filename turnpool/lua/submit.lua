@@ -81,12 +81,14 @@ if head then
 else
   redis.call('HSET', line, 'head', turn.id)
   make_ready(turn)
-  -- Here it saves the turn a round trip. No key of ours, but of Celery's: the list is named as the queue.
-  if a.wake_up ~= '' then redis.call('LPUSH', a.queue, a.wake_up) else table.insert(reply, a.queue) end
 end
 for _, key in ipairs({session, pending, key_messages(a.session_id)}) do live(key, life) end
 redis.call('EXPIRE', key_service(a.queue), life)
 emit(turn, 'turn.queued', ',"position":' .. position)
 redis.call('EXPIRE', key_log(turn.id), life)
 reply[2] = turn.id
+-- Here it saves the turn a round trip. The list is Celery's, named as the queue: whatever is wrong with it, the turn is accepted.
+if not head and (a.wake_up == '' or type(redis.pcall('LPUSH', a.queue, a.wake_up)) == 'table') then
+  table.insert(reply, a.queue)
+end
 return reply

@@ -51,6 +51,13 @@ async def test_a_wake_up_that_comes_along_is_put_into_the_queues_list(
     assert await store.redis.lrange("turns", 0, -1) == [wake_ups[2], wake_ups[0]]
 
 
+async def test_a_list_that_cannot_be_written_refuses_no_turn(store: Store, new_turn: MakeTurn) -> None:
+    """The turn is whole; its wake-up is left to the caller, who warns if he cannot either."""
+    await store.redis.set("turns", "no list", ex=60)
+    assert (await store.submit(new_turn(wake_up=message("turns")))).woken == ("turns",)
+    assert await kinds(store, "s.1") == ["turn.queued"]
+
+
 async def test_everything_posted_is_stored(store: Store, new_turn: MakeTurn) -> None:
     """What a turn was posted with is what is read of it."""
     new = new_turn(params={"a": [1, None]}, metadata={"b": "ü"}, priority=3, agent="chat")

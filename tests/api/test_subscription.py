@@ -1,0 +1,24 @@
+"""What waits for one stream."""
+
+import asyncio
+
+import uvloop
+
+from api.subscription import Subscription
+
+
+def test_many_waits_end_in_time() -> None:
+    """Each at its own, however near that is, and whatever came in the one before."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        subscription = Subscription(asyncio.Event(), lambda _: None)
+        for seconds in (0.0004, 0.05, 0.0004, 0, 0.02):
+            loop.call_soon(subscription.push, 1, b"a")
+            assert await subscription.take(loop.time() + 0.0004) == [(1, b"a")]
+            until = loop.time() + seconds
+            assert await asyncio.wait_for(subscription.take(until), 5) == []
+            assert loop.time() >= until
+        subscription.leave()
+
+    uvloop.run(run())
