@@ -50,8 +50,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        # Also what finds a broker gone in seconds: without them a lost connection was at times not noticed.
-        "worker_send_task_events": True,
+        # Flower turns them on, every five seconds again; without it nobody would read what they cost.
+        "worker_send_task_events": False,
         "event_queue_expires": 60,
     }
 
