@@ -14,7 +14,7 @@ from workers.transport import register
 def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
     register()
-    app = Celery("turnpool", set_as_current=False)
+    app = Celery("turnpool", events="workers.consumer:Events", set_as_current=False)
     app.conf.update(_config(settings))
     app.task(_wake_up, name=TASK_NAME)
     return app

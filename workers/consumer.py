@@ -2,12 +2,16 @@
 
 Celery publishes the events of each message at once: a fifth of a worker's time in a burst. Flower
 may as well hear of them a little later. And it waits longer after each try to connect, up to half a
-minute: time in which a worker stands idle though the broker is back.
+minute: time in which a worker stands idle though the broker is back. A heartbeat for Flower even waits
+until the broker is there again, says nothing meanwhile, and keeps a worker from ending.
 """
 
 import time
 from functools import partial
+from typing import Any
 
+from celery.app import events
+from celery.events import EventDispatcher
 from celery.worker.consumer import Consumer
 from kombu.connection import Connection
 
@@ -36,3 +40,17 @@ class PoolConsumer(Consumer):
         conn.ensure_connection = partial(conn.ensure_connection, **pace)  # type: ignore[method-assign]
         connected: Connection = super().ensure_connected(conn)
         return connected
+
+
+class Events(events.Events):
+    """For `Celery(events=)`."""
+
+    dispatcher_cls = f"{__name__}:Dispatcher"
+
+
+class Dispatcher(EventDispatcher):
+    """Waits for no broker: what cannot be sent now is sent once the consumer has connected again."""
+
+    def send(self, type: str, **fields: Any) -> None:  # noqa: A002 - its name is Celery's
+        """Send an event, with one try."""
+        super().send(type, **{**fields, "retry": False})

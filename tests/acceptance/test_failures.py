@@ -269,6 +269,8 @@ async def test_a_worker_looks_for_its_broker_at_an_even_pace(pool: Pool, valkey:
         return len(pauses()) >= 3
 
     try:
+        # It listens: it is known before it does.
+        await run_turn(api.port, "s", simulated(5))
         link.refuses = True
         link.cut()
         await wait_until(tried, 20)
@@ -278,6 +280,24 @@ async def test_a_worker_looks_for_its_broker_at_an_even_pace(pool: Pool, valkey:
         await link.close()
     assert frames[-1].event == "turn.completed"
     assert set(pauses()) == {"1.00"}
+
+
+async def test_a_broker_that_goes_with_a_heartbeat_is_waited_for_aloud(pool: Pool, valkey: ValkeyServer) -> None:
+    """Celery's own heartbeat waits for the broker, without a word, and no signal ends it."""
+    link = Link(valkey.port)
+    link.fuse = b"worker.heartbeat"
+    await link.open()
+    worker = await pool.worker(BROKER_URL=link.url)
+
+    async def tried() -> bool:
+        return "Trying again" in worker.log.read_text()
+
+    try:
+        await wait_until(tried, 20)
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit() == 0
+    finally:
+        await link.close()
 
 
 async def test_a_broker_that_refuses_ends_no_worker(pool: Pool) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 class Link:
     """A TCP proxy. `delay`: seconds each piece waits, either way; `refuses`: new connections are closed.
 
-    `waiting`: pieces that wait now.
+    `waiting`: pieces that wait now. `fuse`: instead of passing a piece that has it, cut and refuse.
     """
 
     def __init__(self, port: int) -> None:
@@ -15,6 +15,7 @@ class Link:
         self.delay = 0.0
         self.refuses = False
         self.waiting = 0
+        self.fuse: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
@@ -54,6 +55,10 @@ class Link:
         except OSError:
             writer.transport.abort()
             return
+        if self.refuses:
+            writer.transport.abort()
+            forth.transport.abort()
+            return
         ends = {writer, forth}
         self._writers |= ends
         ways = {asyncio.create_task(self._pass(reader, forth)), asyncio.create_task(self._pass(back, writer))}
@@ -73,5 +78,9 @@ class Link:
                     self.waiting += 1
                     await asyncio.sleep(self.delay)
                     self.waiting -= 1
+                if self.fuse and self.fuse in data:
+                    self.refuses = True
+                    self.cut()
+                    return
                 writer.write(data)
                 await writer.drain()
