@@ -14,6 +14,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from tests.conftest import wait_until
+from tests.serving import serving
 from turnpool.settings import Settings
 from turnpool.store import Store
 
@@ -148,21 +149,11 @@ class Pool:
 @asynccontextmanager
 async def mute_server() -> AsyncIterator[tuple[int, asyncio.Event]]:
     """A server that answers nothing: its port, and whether it was asked."""
-    asked, over = asyncio.Event(), asyncio.Event()
-    hearing: set[asyncio.Task[None]] = set()
+    asked = asyncio.Event()
 
-    async def hear(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        hearing.add(task)
+    async def hear(*_: object) -> None:
         asked.set()
-        await over.wait()
-        writer.close()
-        await writer.wait_closed()
+        await asyncio.Event().wait()
 
-    async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
-        try:
-            yield server.sockets[0].getsockname()[1], asked
-        finally:
-            over.set()
-            await asyncio.gather(*hearing, return_exceptions=True)
+    async with serving(hear) as port:
+        yield port, asked

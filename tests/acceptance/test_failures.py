@@ -282,7 +282,9 @@ async def test_a_worker_looks_for_its_broker_at_an_even_pace(pool: Pool, valkey:
     assert set(pauses()) == {"1.00"}
 
 
-async def test_a_broker_that_goes_with_a_heartbeat_is_waited_for_aloud(pool: Pool, valkey: ValkeyServer) -> None:
+async def test_a_broker_that_goes_with_a_heartbeat_is_waited_for_aloud(
+    pool: Pool, valkey: ValkeyServer
+) -> None:
     """Celery's own heartbeat waits for the broker, without a word, and no signal ends it."""
     link = Link(valkey.port)
     link.fuse = b"worker.heartbeat"

@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.acceptance.processes import Pool
 from tests.conftest import wait_until
+from tests.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +44,6 @@ class Endpoint:
             + answer
         )
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
     def _collect(self, body: bytes) -> None:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -61,10 +60,8 @@ class Endpoint:
 async def endpoint() -> AsyncIterator[Endpoint]:
     """A collector and a model's endpoint."""
     endpoint = Endpoint()
-    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0)
-    endpoint.port = server.sockets[0].getsockname()[1]
-    yield endpoint
-    server.close()
+    async with serving(endpoint.serve) as endpoint.port:
+        yield endpoint
 
 
 @pytest.mark.timeout(90)

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from tests.serving import serving
+
 
 class Proxy:
     """Passes all on; while `open` is not set, subscriptions to a session wait, and `held` says so."""
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
-        self._tasks: set[asyncio.Task[None]] = set()
         self.open = asyncio.Event()
         self.open.set()
         self.held = asyncio.Event()
@@ -25,13 +26,15 @@ class Proxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on, both ways, until either end closes."""
         assert self._target.port is not None
-        upstream = await asyncio.open_connection(self._target.hostname, self._target.port)
-        ways = (self._pass(reader, upstream[1]), self._pass(upstream[0], writer))
-        tasks = {asyncio.create_task(way) for way in ways}
-        self._tasks |= tasks
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        upstream[1].close()
-        writer.close()
+        back, forth = await asyncio.open_connection(self._target.hostname, self._target.port)
+        ways = {asyncio.create_task(self._pass(reader, forth)), asyncio.create_task(self._pass(back, writer))}
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            forth.close()
+            await forth.wait_closed()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -44,21 +47,11 @@ class Proxy:
         except ConnectionError:
             pass  # the other end was lost, which is what some tests are about
 
-    async def close(self) -> None:
-        """End what still passes."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
 
 @asynccontextmanager
 async def proxying(url: str) -> AsyncIterator[Proxy]:
     """A proxy to the server at this URL."""
     proxy = Proxy(url)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    try:
+    async with serving(proxy.serve) as port:
+        proxy.url = f"redis://127.0.0.1:{port}/0"
         yield proxy
-    finally:
-        server.close()
-        await proxy.close()

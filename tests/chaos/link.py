@@ -1,7 +1,9 @@
 """The way to Redis, which can be cut, slowed and refused."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+
+from tests.serving import serving
 
 
 class Link:
@@ -17,13 +19,13 @@ class Link:
         self.waiting = 0
         self.fuse: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
         self.url = ""
 
     async def open(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        port = await self._stack.enter_async_context(serving(self._serve))
+        self.url = f"redis://127.0.0.1:{port}/0"
 
     def cut(self) -> int:
         """Break all connections, whatever is on its way; gives how many."""
@@ -35,18 +37,9 @@ class Link:
 
     async def close(self) -> None:
         """End."""
-        self._server.close()
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await self._join(reader, writer)
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
             writer.transport.abort()
             return
@@ -55,15 +48,15 @@ class Link:
         except OSError:
             writer.transport.abort()
             return
-        if self.refuses:
-            writer.transport.abort()
-            forth.transport.abort()
-            return
-        ends = {writer, forth}
-        self._writers |= ends
         ways = {asyncio.create_task(self._pass(reader, forth)), asyncio.create_task(self._pass(back, writer))}
+        await self._join(ways, {writer, forth})
+
+    async def _join(self, ways: set[asyncio.Task[None]], ends: set[asyncio.StreamWriter]) -> None:
+        self._writers |= ends
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            # It may refuse since this one came.
+            if not self.refuses:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()

@@ -14,6 +14,7 @@ import trustme
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError  # noqa: A004
 
+from tests.serving import serving
 from turnpool.settings import Settings
 from turnpool.wakeups import TASK_NAME, WakeUps
 from workers.app import make_app
@@ -65,13 +66,13 @@ async def listening(authority: trustme.CA) -> AsyncIterator[tuple[int, bytearray
     heard = bytearray()
 
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del writer
         heard.extend(await reader.read(1000))
-        writer.close()
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    async with await asyncio.start_server(hear, "127.0.0.1", ssl=context) as server:
-        yield server.sockets[0].getsockname()[1], heard
+    async with serving(hear, context) as port:
+        yield port, heard
 
 
 def talk(url: str) -> None:

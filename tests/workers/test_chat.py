@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.serving import serving
 from turnpool.agent import Event, Message, Steps, Turn, Usage
 from turnpool.errors import ProviderError, TransientProviderError
 from workers.agents import chat
@@ -68,12 +69,10 @@ class Provider:
     beat: bytes = b""
     # What it does before it answers.
     think: Callable[[], Awaitable[None]] | None = None
-    serving: asyncio.Task[Any] | None = None
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
-        self.serving = asyncio.current_task()
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
         body = await reader.readexactly(int(headers["content-length"]))
@@ -89,28 +88,21 @@ class Provider:
                 writer.write(self.beat)
                 await writer.drain()
             writer.write(self.rest)
-            writer.close()
-            await writer.wait_closed()
 
 
 @pytest.fixture
 async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
     """A provider, to which the agent's settings point."""
     provider = Provider()
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
-    monkeypatch.setenv("TURNPOOL_LLM_MODEL", "small")
-    monkeypatch.setenv("TURNPOOL_LLM_API_KEY", "hush")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    chat._endpoint.cache_clear()
-    yield provider
-    await chat._endpoint().client.close()
-    chat._endpoint.cache_clear()
-    if provider.serving:
-        await asyncio.wait({provider.serving})
-    server.close()
-    await server.wait_closed()
+    async with serving(provider.serve) as port:
+        monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("TURNPOOL_LLM_MODEL", "small")
+        monkeypatch.setenv("TURNPOOL_LLM_API_KEY", "hush")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        chat._endpoint.cache_clear()
+        yield provider
+        await chat._endpoint().client.close()
+        chat._endpoint.cache_clear()
 
 
 def turn(messages: list[Message] | None = None, **params: Any) -> Turn:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.serving import serving
 from tests.workers.test_chat import DONE, answer, chunk
 from turnpool.agent import Event, StartOver, Steps, Turn, can_continue
 from turnpool.errors import TransientProviderError
@@ -53,7 +54,6 @@ class Endpoint:
             await reader.read()
         writer.write(reply)
         await writer.drain()
-        writer.close()
 
     def _reply(self, body: dict[str, Any]) -> bytes:
         asked, last = body["messages"][0]["content"].split()[0], body["messages"][-1]
@@ -85,16 +85,13 @@ def _streamed(text: str) -> bytes:
 async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
     """An endpoint, to which the agent's settings point."""
     endpoint = Endpoint()
-    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    chat._endpoint.cache_clear()
-    yield endpoint
-    await chat._endpoint().client.close()
-    chat._endpoint.cache_clear()
-    server.close()
-    await server.wait_closed()
+    async with serving(endpoint.serve) as port:
+        monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        chat._endpoint.cache_clear()
+        yield endpoint
+        await chat._endpoint().client.close()
+        chat._endpoint.cache_clear()
 
 
 def second(partial: str, **params: Any) -> Turn:

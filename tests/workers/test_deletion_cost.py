@@ -11,6 +11,7 @@ import pytest
 import trustme
 from prometheus_client import REGISTRY
 
+from tests.serving import serving
 from turnpool.errors import SettingsError
 from workers.deletion_cost import ANNOTATION, DeletionCost
 
@@ -37,8 +38,6 @@ class Api:
             f"HTTP/1.1 {self.status} X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode()
         )
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -50,21 +49,19 @@ async def pod(monkeypatch: pytest.MonkeyPatch, account: Path) -> AsyncIterator[t
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     api = Api()
-    server = await asyncio.start_server(api.serve, "127.0.0.1", 0, ssl=context)
-    port = server.sockets[0].getsockname()[1]
-    for name, value in {
-        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
-        "KUBERNETES_SERVICE_PORT": str(port),
-        "POD_NAME": "worker-1",
-        "POD_NAMESPACE": "agents",
-    }.items():
-        monkeypatch.setenv(name, value)
-    cost = DeletionCost(account)
-    try:
-        yield api, cost
-    finally:
-        await cost.close()
-        server.close()
+    async with serving(api.serve, context) as port:
+        for name, value in {
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(port),
+            "POD_NAME": "worker-1",
+            "POD_NAMESPACE": "agents",
+        }.items():
+            monkeypatch.setenv(name, value)
+        cost = DeletionCost(account)
+        try:
+            yield api, cost
+        finally:
+            await cost.close()
 
 
 async def test_the_number_is_written_when_it_has_changed(
