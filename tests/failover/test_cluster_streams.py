@@ -73,6 +73,11 @@ async def listeners(servers: list[Server]) -> list[int]:
     return [len(await server.client.execute_command("PUBSUB SHARDCHANNELS")) for server in servers]
 
 
+async def all_heard(cluster: ClusterServers) -> bool:
+    """Whether there are listeners for all sessions' streams."""
+    return sum(await listeners(await cluster.primaries())) == len(SESSIONS)
+
+
 async def check(runs: list[Run], reading: "list[asyncio.Task[list[int]]]") -> None:
     """Every stream has all, once, in order."""
     for run, task in zip(runs, reading, strict=True):
@@ -85,11 +90,7 @@ async def test_streams_of_all_nodes(cluster: ClusterServers, api: ApiServer, sto
     async with client_of(api) as client:
         reading = [asyncio.create_task(read(client, run.id)) for run in runs]
         primaries = await cluster.primaries()
-
-        async def all_heard() -> bool:
-            return sum(await listeners(primaries)) == len(SESSIONS)
-
-        await wait_until(all_heard)
+        await wait_until(lambda: all_heard(cluster))
         assert all(await listeners(primaries))
         stop = asyncio.Event()
         talking = asyncio.create_task(talk(runs, stop))
@@ -179,6 +180,7 @@ async def test_streams_go_on_when_a_primary_dies(
     stop, stop_others = asyncio.Event(), asyncio.Event()
     async with client_of(api) as client:
         reading = [asyncio.create_task(read(client, run.id)) for run in runs]
+        await wait_until(lambda: all_heard(cluster))
         talking = asyncio.create_task(talk(others, stop_others))
         for run in theirs:
             await until_done(run, "a ")
