@@ -16,7 +16,7 @@ from api.sse import STREAMS, FrameResponse
 # Characters of a request id that a client may choose.
 LONGEST_REQUEST_ID = 128
 # Posts of turns under way at once, up to the start of their streams: enough to fill a pipeline to Redis.
-SUBMITS_AT_ONCE = 32
+SUBMITS_AT_ONCE = 64
 
 
 class RequestMiddleware:
