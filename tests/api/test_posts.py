@@ -78,7 +78,10 @@ async def post(client: httpx.AsyncClient, session: str, body: bytes, headers: di
 
 
 @pytest.mark.parametrize("body", [*map(orjson.dumps, BODIES), *TEXTS])
-@pytest.mark.parametrize("keys", [KEY, {"Authorization": "bearer  a-key"}, {"Authorization": "Bearer b"}, {}])
+@pytest.mark.parametrize(
+    "keys",
+    [KEY, *({"Authorization": said} for said in ("bearer  a-key", "Bearer b", "Basic a-key", "a-key")), {}],
+)
 async def test_both_ways_answer_the_same(
     api: ApiServer, solved: list[str], body: bytes, keys: dict[str, str]
 ) -> None:

@@ -95,12 +95,13 @@ async def test_what_is_no_message_takes_no_wake_up_with_it(settings: Settings) -
 
 
 async def test_each_wake_up_comes_for_its_queue(settings: Settings) -> None:
-    """A command takes from one queue; the next has its turn then."""
-    await wake(settings, "turns", "slow", "turns", "slow")
+    """A command takes from one queue; the next has its turn then, however many the first has left."""
+    await wake(settings, *["turns", "slow"] * 15)
     taken: list[str] = []
     both = Settings(redis_url=settings.redis_url, queues="turns,slow", concurrency=200)
     with taking(both, taken) as channel:
-        take(channel)
-        take(channel)
-    assert sorted(taken) == ["slow", "slow", "turns", "turns"]
-    assert taken[0] == taken[1]
+        for _ in range(4):
+            take(channel)
+    assert [len(set(taken[start : start + 10])) for start in (0, 10)] == [1, 1]
+    assert taken[0] != taken[10]
+    assert sorted(taken) == ["slow"] * 15 + ["turns"] * 15
