@@ -57,7 +57,7 @@ async def test_those_given_meanwhile_are_the_next_pipeline(
     pipelined = Pipelined(store.redis)
     calls = await held(store, pipelined)
     assert (len(pipelined._sent), len(pipelined._waiting)) == (1, 3)
-    assert await asyncio.gather(*calls) == [b"0", b"1", b"2", b"3"]
+    assert await asyncio.wait_for(asyncio.gather(*calls), 5) == [b"0", b"1", b"2", b"3"]
     assert (pipelined._sent, pipelined._waiting, pipelined._tasks) == (set(), [], set())
 
 

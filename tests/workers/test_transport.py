@@ -53,7 +53,7 @@ async def wake(settings: Settings, *queues: str) -> None:
 
 
 async def test_a_burst_is_taken_in_few_commands(settings: Settings) -> None:
-    """Ten at once, the oldest first, and what is left stays in the list."""
+    """Ten at once, and what is left stays in the list."""
     await wake(settings, *["turns"] * 25)
     taken: list[str] = []
     with taking(settings.model_copy(update={"concurrency": 200}), taken) as channel:
