@@ -31,8 +31,7 @@ class Subscription:
     """What has come for one stream and is not taken yet.
 
     `in_force`: set once all is heard, which is not long if it `is_asked` for. `behind`: something was missed,
-    see the log. Whoever has asked for it
-    leaves it; as a context manager it does so by itself.
+    see the log. Whoever has asked for it leaves it; as a context manager it does so by itself.
     """
 
     def __init__(self, in_force: asyncio.Event, leave: Callable[["Subscription"], None]) -> None:
