@@ -10,6 +10,9 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-header --no-emit-index-url --no-emit-find-links
 CODE := turnpool api workers tests
 
+# Where it is set, each process would compile every module anew, and pytest rewrite every test.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -46,9 +49,10 @@ bench-peers: setup $(STAMPS)/bench $(STAMPS)/peers  ## The same work on LangGrap
 check: setup  ## Lint, format check, types, import contracts, fast tests: under a minute.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --quiet -m "not acceptance and not slow" --numprocesses 2 $(ARGS)
+	@$(BIN)/mypy >$(STAMPS)/mypy.txt 2>&1 & mypy=$$!; \
+	$(BIN)/python -m pytest --quiet -m "not acceptance and not slow" --numprocesses 2 $(ARGS); tests=$$?; \
+	wait $$mypy; types=$$?; cat $(STAMPS)/mypy.txt; exit $$((tests + types))
 
 .PHONY: format
 format: setup  ## Format the code and repair what ruff can repair.

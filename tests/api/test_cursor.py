@@ -159,6 +159,7 @@ class Client:
             assert [seq for m, seq in self.got if m == n] == list(range(1, self.last[n] + 1))
 
 
+@pytest.mark.slow
 @given(histories(), st.data())
 def test_from_any_cut_the_log_gives_exactly_the_rest(history: list[Place], data: st.DataObject) -> None:
     """A stream that is cut after any event and reads the log later has every event once."""
@@ -184,6 +185,7 @@ VISITS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(histories(), VISITS)
 def test_any_cuts_between_log_and_live_lose_nothing(history: list[Place], visits: list[Visit]) -> None:
     """Cut again and again, also within what is read from the log; live events may overlap with the log's."""

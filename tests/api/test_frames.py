@@ -13,6 +13,7 @@ from turnpool.store import Store
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/turns/s.1/events", "/v1/sessions/s/events"])
 async def test_each_write_holds_whole_frames(serve: Serve, store: Store, path: str) -> None:
     """`retry:` first, LF only, and every HTTP chunk ends where a frame ends."""
@@ -38,6 +39,7 @@ async def test_each_write_holds_whole_frames(serve: Serve, store: Store, path: s
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/turns/s.1/events", "/v1/sessions/s/events"])
 async def test_a_silent_stream_pings(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
@@ -58,6 +60,7 @@ async def test_a_silent_stream_pings(
             rest = await asyncio.wait_for(answer.chunk(), 5)
 
 
+@pytest.mark.slow
 async def test_a_busy_stream_does_not_ping(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ async def test_the_process_lives_and_is_ready(client: httpx.AsyncClient) -> None
         assert (answer.status_code, answer.text) == (200, "ok\n")
 
 
+@pytest.mark.slow
 async def test_redis_going_away_and_coming_back_is_noticed(serve: Serve, closed_port: int) -> None:
     """Without it: alive, not ready, every call 503 with Retry-After; with it again: all well, no restart."""
     url = f"redis://127.0.0.1:{closed_port}/0"
@@ -101,6 +102,7 @@ async def ready_again(client: httpx.AsyncClient) -> bool:
     return (await client.get("/readyz")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_redis_that_hangs_is_not_ready_within_a_second(serve: Serve) -> None:
     """A server that takes connections and never answers is found out in time for the probe."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -36,6 +36,7 @@ async def test_it_hears_all_and_reads_no_log(client: httpx.AsyncClient, store: S
     assert "cmdstat_xrange" not in await store.redis.info("commandstats")
 
 
+@pytest.mark.slow
 async def test_it_reads_the_log_where_it_cannot_listen(serve: Serve, store: Store) -> None:
     """No connection for pub/sub: the turn is accepted all the same, and its stream is whole."""
     async with client_of(serve()) as client:

@@ -89,6 +89,7 @@ ALL = 6 + 5 + 2 + 5
 """Events of turns 1, 2, 4 and the cancelled 3."""
 
 
+@pytest.mark.slow
 async def test_a_stream_goes_on_from_every_id(client: httpx.AsyncClient, store: Store) -> None:
     """With one turn running and two waiting when it began: no hole, no double, by header and by parameter."""
     for _ in range(3):
@@ -114,6 +115,7 @@ async def test_a_stream_goes_on_from_every_id(client: httpx.AsyncClient, store: 
             assert sorted(places(rest)) == sorted([*places(got[i + 1 :]), ("s.5", 1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 async def test_a_stream_that_is_cut_again_and_again_loses_nothing(
     serve: Serve, store: Store, size: int

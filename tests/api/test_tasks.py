@@ -9,6 +9,7 @@ from api.tasks import end
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 async def test_a_task_that_forgets_a_cancellation_is_cancelled_again() -> None:
     """As `asyncio.wait_for` makes one forget it; others, and those that have ended, are no trouble."""
     told = 0

@@ -36,6 +36,7 @@ async def test_wake_ups_that_no_broker_took_come_when_it_is_back(
             assert await listed()
 
 
+@pytest.mark.slow
 async def test_a_deadline_that_passes_is_told(serve: Serve) -> None:
     """Without a worker a turn still fails at its deadline."""
     async with client_of(serve()) as client:

@@ -29,6 +29,7 @@ def test_rules_are_valid() -> None:
     promtool("check", "rules", RULES)
 
 
+@pytest.mark.slow
 def test_alerts_fire_when_they_should() -> None:
     """The cases of rules_test.yaml: what fires, when, and what does not."""
     promtool("test", "rules", CASES)

@@ -20,7 +20,7 @@ from turnpool.settings import Durability, Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @asynccontextmanager

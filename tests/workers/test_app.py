@@ -81,6 +81,7 @@ def talk(url: str) -> None:
         connection.connect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True])
 async def test_celery_gives_the_password_to_a_server_with_a_good_certificate_only(
     known: bool,  # noqa: FBT001 - a case

@@ -329,6 +329,7 @@ def stalling(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
     return provider
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beat", ["", chunk("")])
 async def test_a_stall_in_mid_answer_may_be_tried_again(stalling: Provider, beat: str) -> None:
     """What came before is yielded. Empty chunks are silence; what is before the first token is no stall."""
@@ -356,12 +357,14 @@ async def test_a_first_token_may_come_late(provider: Provider, monkeypatch: pyte
         await said(turn())
 
 
+@pytest.mark.slow
 async def test_a_stall_after_the_end_harms_nothing(stalling: Provider) -> None:
     """The answer is whole, though the connection stays open."""
     stalling.answer = answer(chunk("whole") + END, cut=True)
     assert await said(turn()) == ["whole"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal", "tool_calls"])
 async def test_a_model_that_works_does_not_stall(stalling: Provider, name: str) -> None:
     """It may think or call tools in mid-answer."""
@@ -373,6 +376,7 @@ async def test_a_model_that_works_does_not_stall(stalling: Provider, name: str) 
     assert (items[0], items[-1]) == ("half", "whole")
 
 
+@pytest.mark.slow
 async def test_the_time_of_a_slow_reader_is_no_stall(stalling: Provider) -> None:
     """A worker whose Redis is away reads late what came in time."""
     stalling.answer = answer(chunk("half"), chunk(""), cut=True)

@@ -96,6 +96,7 @@ async def test_an_agent_that_the_worker_does_not_have_fails_the_turn(
     assert (turn.status, turn.error and turn.error["code"]) == (Status.FAILED, "unknown_agent")
 
 
+@pytest.mark.slow
 async def test_the_keeper_keeps_the_lease_and_lists_the_worker(
     store: Store, start: StartWorker, new_turn: MakeTurn
 ) -> None:
@@ -247,6 +248,7 @@ async def test_a_draining_worker_takes_nothing(store: Store, start: StartWorker,
     assert await wakeups(store) == 1
 
 
+@pytest.mark.slow
 async def test_the_next_worker_takes_over(store: Store, start: StartWorker, new_turn: MakeTurn) -> None:
     """A worker whose keeper is gone loses its turn; another's keeper finds it and wakes someone."""
     dead, other = await start("dead"), await start("other")

@@ -245,6 +245,7 @@ async def test_a_step_that_waits_for_a_thread_is_run_by_the_next_attempt(worker:
     assert ran == [2]
 
 
+@pytest.mark.slow
 async def test_a_step_that_is_asked_for_again_while_it_is_recorded_is_not_run_again(
     worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

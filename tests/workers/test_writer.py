@@ -338,6 +338,7 @@ async def test_half_a_character_is_replaced(text: str, whole: str) -> None:
         assert log.output == whole
 
 
+@pytest.mark.slow
 async def test_a_node_that_is_away_holds_up_no_turn_of_another() -> None:
     """Its turns are written again, in order, with what has come since; the others go on meanwhile."""
     store = Notebook()

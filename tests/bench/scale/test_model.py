@@ -47,6 +47,7 @@ def model(**options: float) -> Model:
     return Model(COSTS, FIXED, Options(**options))
 
 
+@pytest.mark.slow
 def test_what_streams_is_what_comes_times_how_long_it_takes() -> None:
     """Little's law; without pauses all sessions stream, at a token each 20 ms."""
     traffic, most = conversations(1000), all_at_once(1000)

@@ -13,6 +13,7 @@ from turnpool import keys
 from turnpool.store import Store
 
 
+@pytest.mark.slow
 async def test_bytes_of_a_turn_are_those_of_its_keys(store: Store, redis_url: str) -> None:
     """Of a turn of a shape that was not among those measured, the log within a block of 4 KB."""
     async with Redis.from_url(redis_url) as redis:

@@ -62,6 +62,7 @@ def test_a_stream_goes_on_at_another_process() -> None:
     assert second.headers("Last-Event-ID") == ["3"]
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_connection_is_told_once() -> None:
     """However many tries it takes, the person reads one line."""
     told: list[str] = []
@@ -87,6 +88,7 @@ def test_a_refusal_that_may_pass_is_tried_again_with_the_same_key(status: int) -
     assert api.bodies[0] == {"input": "hi", "agent": "chat"}
 
 
+@pytest.mark.slow
 def test_retry_after_is_kept() -> None:
     """The client waits as long as the API asks."""
     with serving(answer(503, {}, Retry_After="1"), answer(200, {"queued": 0})) as api:
@@ -118,6 +120,7 @@ def test_a_session_id_cannot_change_the_path() -> None:
         assert api.seen[0][1] == "/v1/sessions/a%2F..%2Fb/turns"
 
 
+@pytest.mark.slow
 def test_without_any_answer_it_gives_up_and_says_what_to_do() -> None:
     """The message names the address and how to start turnpool."""
     with serving(answer(200, {})) as api:

@@ -156,6 +156,7 @@ async def test_a_claim_whose_answer_is_lost_is_made_again(
     assert (await store.claim("turns", "w1"))[0] is None
 
 
+@pytest.mark.slow
 async def test_racing_workers_take_each_turn_once(settings: Settings, new_turn: MakeTurn) -> None:
     """Many workers on connections of their own: every turn is claimed exactly once, in attempt 1."""
     stores = [Store.connect(settings) for _ in range(8)]
@@ -175,6 +176,7 @@ async def test_racing_workers_take_each_turn_once(settings: Settings, new_turn: 
         await store.close()
 
 
+@pytest.mark.slow
 async def test_racing_workers_never_run_two_turns_of_a_session(
     settings: Settings, new_turn: MakeTurn
 ) -> None:

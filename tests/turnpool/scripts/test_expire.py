@@ -128,6 +128,7 @@ async def test_after_a_pause_of_all_looks_workers_come_first(store: Store, new_t
     assert (await record(store, "s.1")).status is Status.COMPLETED
 
 
+@pytest.mark.slow
 async def test_turns_with_time_left_hide_none_that_are_over(store: Store, new_turn: MakeTurn) -> None:
     """More turns without a worker than one look reads, and the one whose deadline passed is the last."""
     others = {f"other.{n}": 1 for n in range(2500)}

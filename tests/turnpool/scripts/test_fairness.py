@@ -21,6 +21,7 @@ async def tenants_of(store: Store, count: int) -> list[str]:
     return [(await take(store)).turn_id[0] for _ in range(count)]
 
 
+@pytest.mark.slow
 async def test_a_flood_does_not_keep_others_waiting(store: Store, new_turn: MakeTurn) -> None:
     """A tenant with 100 turns ahead lets another's three through at once, one of its own between each."""
     await flood(store, new_turn, "a", 100)

@@ -51,6 +51,7 @@ async def test_a_lease_that_holds_is_left_alone(store: Store, new_turn: MakeTurn
     assert await store.reap("turns") == NOTHING
 
 
+@pytest.mark.slow
 async def test_a_lease_runs_out_by_time(store: Store, new_turn: MakeTurn) -> None:
     """A worker that is silent for a lease loses its turn to those that look again and again."""
     await store.submit(new_turn())
@@ -104,6 +105,7 @@ async def test_a_cancelled_turn_that_said_nothing_leaves_no_message(store: Store
     assert await contents(store) == []
 
 
+@pytest.mark.slow
 async def test_after_a_silence_the_living_renew_before_anything_is_reaped(
     store: Store, new_turn: MakeTurn
 ) -> None:
@@ -137,6 +139,7 @@ async def test_without_a_silence_there_is_no_grace(store: Store, new_turn: MakeT
     assert (await store.reap("turns")).requeued == ("s.1",)
 
 
+@pytest.mark.slow
 async def test_a_clock_that_jumped_back_delays_it_by_a_lease_at_most(
     store: Store, new_turn: MakeTurn
 ) -> None:
