@@ -13,6 +13,8 @@ from api.errors import InputTooLargeError
 from api.problems import STATUS, problem
 from api.sse import STREAMS, FrameResponse
 
+# Where in an ASGI scope the request's body is, whole.
+BODY = "turnpool.body"
 # Characters of a request id that a client may choose.
 LONGEST_REQUEST_ID = 128
 # Posts of turns under way at once, up to the start of their streams: enough to fill a pipeline to Redis.
@@ -49,6 +51,7 @@ class RequestMiddleware:
         if body is None:
             await _too_large(scope, self._max_body)(scope, receive, counted_send)
             return
+        scope[BODY] = body
         streams: list[FrameResponse] = []
         scope[STREAMS] = streams
         posts_turn = scope["method"] == "POST" and scope["path"].endswith("/turns")

@@ -6,21 +6,19 @@ as it should be goes FastAPI's way, which says what is wrong.
 """
 
 import re
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import Request
-from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 from api.context import Context, tenant_by
+from api.middleware import BODY
 from api.schemas import SESSION_ID, TurnRequest
 
 _SESSION_ID = re.compile(SESSION_ID)
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Post(NamedTuple):
@@ -34,30 +32,29 @@ class Post(NamedTuple):
 class PostRoute(APIRoute):
     """The route of a function with the arguments of `api.turns.post_turn`."""
 
-    def get_route_handler(self) -> Handler:
-        """FastAPI's hook for a route's own way."""
-        usual = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            post = await _read(request)
-            if post is None:
-                return await usual(request)
-            context: Context = request.app.state.context
-            answer: Response = await self.endpoint(
-                context=context,
-                tenant=tenant_by(context, post.key),
-                request=request,
-                session_id=post.session_id,
-                body=post.body,
-                idempotency_key=request.headers.get("idempotency-key"),
-            )
-            return answer
-
-        return handle
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request of which the router found that it is this route's, by its path at least."""
+        request = Request(scope, receive)
+        post = _read(request)
+        if post is None:
+            await super().handle(scope, receive, send)
+            return
+        context: Context = request.app.state.context
+        answer = await self.endpoint(
+            context=context,
+            tenant=tenant_by(context, post.key),
+            request=request,
+            session_id=post.session_id,
+            body=post.body,
+            idempotency_key=request.headers.get("idempotency-key"),
+        )
+        await answer(scope, receive, send)
 
 
-async def _read(request: Request) -> Post | None:
+def _read(request: Request) -> Post | None:
     """The post, or None if a part of it is not as it should be."""
+    if request.method != "POST":
+        return None
     session_id = request.path_params["session_id"]
     scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
     if (
@@ -67,7 +64,7 @@ async def _read(request: Request) -> Post | None:
     ):
         return None
     try:
-        body = TurnRequest.model_validate_json(await request.body())
+        body = TurnRequest.model_validate_json(request.scope[BODY])
     except ValidationError:
         return None
     return Post(session_id, body, key)
