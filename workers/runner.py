@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from typing import TypeVar
+from weakref import ref
 
 from redis.exceptions import RedisError
 
@@ -74,7 +75,9 @@ class Runner:
         self._task: asyncio.Task[None] | None = None
         # Done once the agent is, or has had its time to clean up.
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._log = TurnLog(writer, Held(turn.id, turn.attempt, turn.seq), lambda: self.stop(Stop.LOST))
+        # Weakly: an attempt that refers to itself stays, with its whole conversation, until it is collected.
+        this = ref(self)
+        self._log = TurnLog(writer, Held(turn.id, turn.attempt, turn.seq), lambda: _lose(this))
         self.turn = Turn(
             id=turn.id,
             session_id=turn.session_id,
@@ -84,7 +87,7 @@ class Runner:
             params=turn.params,
             metadata=turn.metadata,
             attempt=turn.attempt,
-            steps=Steps(self._record_step, claim.steps),
+            steps=Steps(lambda name, result: _record_step(this, name, result), claim.steps),
             partial=claim.partial,
         )
         self._log.output = claim.partial
@@ -315,7 +318,7 @@ class Runner:
         error = members(error={"code": code, "message": message})
         return Outcome(Status.FAILED, error, self._log.output, self._usage, error=(code, message))
 
-    async def _record_step(self, name: str, result: bytes | None) -> bytes:
+    async def record_step(self, name: str, result: bytes | None) -> bytes:
         """What is recorded of the step. That goes on when the agent is cancelled: the step has been run."""
         if not result:
             self._refuse_step()
@@ -351,6 +354,18 @@ class Runner:
                     raise
                 log.warning("redis_away", turn=self.record.id, error=str(error))
                 await asyncio.sleep(AWAY_PAUSE)
+
+
+def _lose(attempt: "ref[Runner]") -> None:
+    if runner := attempt():
+        runner.stop(Stop.LOST)
+
+
+async def _record_step(attempt: "ref[Runner]", name: str, result: bytes | None) -> bytes:
+    runner = attempt()
+    if runner is None:
+        raise asyncio.CancelledError
+    return await runner.record_step(name, result)
 
 
 def _backoff(number: int, error: TransientProviderError) -> float:

@@ -1,6 +1,8 @@
 """One attempt at a turn, on a real store."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +53,28 @@ async def test_a_turn_is_completed(worker: Worker, store: Store) -> None:
     ]
     last = (await events(store, "s.1"))[-1]
     assert (last["output"], last["usage"]) == ("ab", usage)
+
+
+async def test_an_attempt_that_has_ended_is_freed_at_once(worker: Worker) -> None:
+    """It holds the whole conversation; collections of garbage come seldom."""
+
+    async def agent(turn: Turn) -> Answer:
+        await turn.step("count", len, "abc")
+        yield ToolCall("c", "add", [1, 2])
+        yield "a"
+
+    runner = await worker.runner(agent)
+    freed = asyncio.Event()
+    weakref.finalize(runner.turn, freed.set)
+    gc.disable()
+    try:
+        await runner.run()
+        del runner
+        # What ended it still has its last callbacks to run.
+        async with asyncio.timeout(1):
+            await freed.wait()
+    finally:
+        gc.enable()
 
 
 async def test_the_next_turn_of_the_session_is_woken_and_gets_the_history(worker: Worker) -> None:
