@@ -47,11 +47,15 @@ class RequestMiddleware:
                 _count(scope, message["status"], time.monotonic() - started)
             await send(message)
 
-        body = await self._read(headers, receive)
-        if body is None:
+        scope[BODY] = await self._read(headers, receive)
+        if scope[BODY] is None:
             await _too_large(scope, self._max_body)(scope, receive, counted_send)
             return
-        scope[BODY] = body
+        for stream in await self._answer(scope, receive, counted_send):
+            await stream.send_all(receive, counted_send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> list[FrameResponse]:
+        """Let FastAPI answer; gives the streams that are left to send, which need the body no more."""
         streams: list[FrameResponse] = []
         scope[STREAMS] = streams
         posts_turn = scope["method"] == "POST" and scope["path"].endswith("/turns")
@@ -62,11 +66,11 @@ class RequestMiddleware:
             async def send_outside(message: Message) -> None:
                 # No client that reads slowly may hold a place, nor one that has no key.
                 await place.aclose()
-                await counted_send(message)
+                await send(message)
 
-            await self._app(scope, _again(body, receive), send_outside)
-        for stream in streams:
-            await stream.send_all(receive, counted_send)
+            await self._app(scope, _again(scope[BODY], receive), send_outside)
+        del scope[BODY]
+        return streams
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
         """The whole body, or None if it is too large. No slow client may hold a place at the gate."""

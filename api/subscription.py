@@ -42,7 +42,8 @@ class Subscription:
         self.closing = False
         self._waiting: list[tuple[int, bytes]] = []
         self._size = 0
-        self._changed = asyncio.Event()
+        # Not an event: those of thousands of streams take memory, and time with each wait.
+        self._changed: asyncio.Future[None] | None = None
         self._awaited: CancelScope | None = None
         self._loop = asyncio.get_running_loop()
         self._until = self._due = 0.0
@@ -77,19 +78,19 @@ class Subscription:
         if self._size > MOST_WAITING:
             metrics.CATCH_UPS.labels("slow_client").inc()
             self.fall_behind()
-        self._changed.set()
+        self._wake()
 
     def fall_behind(self) -> None:
         """Something is missing here."""
         self.behind = True
         self._waiting.clear()
         self._size = 0
-        self._changed.set()
+        self._wake()
 
     def close(self) -> None:
         """The process ends; so must the stream."""
         self.closing = True
-        self._changed.set()
+        self._wake()
         if self._awaited:
             self._awaited.cancel()
 
@@ -112,10 +113,14 @@ class Subscription:
         """Wait until there is something to take, or to look at, or until then (loop time)."""
         if self._waiting or not self.live():
             return
-        self._changed.clear()
         self._until = until
         self._set_timer()
-        await self._changed.wait()
+        self._changed = self._loop.create_future()
+        await self._changed
+
+    def _wake(self) -> None:
+        if self._changed and not self._changed.done():
+            self._changed.set_result(None)
 
     def _set_timer(self) -> None:
         """One timer for many waits, of which each mostly ends later than the one before."""
@@ -131,7 +136,7 @@ class Subscription:
         if self._loop.time() < self._until:
             self._set_timer()
         else:
-            self._changed.set()
+            self._wake()
 
     async def take(self, until: float) -> list[tuple[int, bytes]]:
         """All that waits, as soon as there is something; nothing if nothing came until then (loop time)."""

@@ -12,10 +12,10 @@ from queue import Empty
 from time import monotonic
 from typing import Any
 
+import orjson
 from celery.worker import state
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 
 from turnpool.logs import get_logger
 
@@ -25,7 +25,6 @@ log = get_logger(__name__)
 Channel: Any = redis.Channel
 SentinelChannel: Any = redis.SentinelChannel
 text: Any = bytes_to_str
-decode: Any = loads
 
 # Wake-ups taken with one command, at most; this part of the free slots is taken, at most.
 MOST_AT_ONCE = 10
@@ -68,7 +67,8 @@ class _Several(Channel):
         self._queue_cycle.rotate(queue)
         for message in taken[1]:
             try:
-                decoded = decode(text(message))
+                # Celery keeps it as long as the turn runs; of many, the names in it are the same objects.
+                decoded = orjson.loads(message)
             except ValueError:
                 log.warning("no_wakeup", queue=queue)
                 continue

@@ -46,9 +46,9 @@ class TurnLog:
         self._waiting = self._flying = 0
         self._kept: deque[Entry] = deque()
         self._kept_size = 0
-        self._flushed = asyncio.Event()
-        self._flushed.set()
-        self._room = asyncio.Event()
+        self._flushing = False
+        # Made when it is waited for, which is seldom.
+        self._changed: asyncio.Event | None = None
         self._first = True
         self.closed = False
 
@@ -80,31 +80,32 @@ class TurnLog:
     async def room(self) -> None:
         """Wait until there is room again."""
         while self.full and not self.closed:
-            self._room.clear()
-            await self._room.wait()
+            await self._change()
 
     def refuse(self) -> None:
         """No more flushes, and nothing more is taken."""
         self._writer.forget(self)
         self.closed = True
-        self._room.set()
+        self._tell()
 
     async def close(self) -> list[Entry]:
         """What is not written yet, for the script that ends the turn."""
         self.refuse()
-        await self._flushed.wait()
+        while self._flushing:
+            await self._change()
         return self._take()
 
     def begin(self) -> tuple[Held, list[Entry]]:
         """What is to be flushed now."""
-        self._flushed.clear()
+        self._flushing = True
         self._flying = self._waiting
         return self.held, self._take()
 
     def put_back(self, entries: list[Entry]) -> None:
         """These could not be written; they come before what came meanwhile."""
         self._entries[:0] = entries
-        self._flushed.set()
+        self._flushing = False
+        self._tell()
         if not self.closed:
             self._writer.want(self, now=False)
 
@@ -113,8 +114,8 @@ class TurnLog:
         self.held = self.held._replace(seq=self.held.seq + len(entries))
         self._keep(entries)
         self._waiting -= self._flying
-        self._room.set()
-        self._flushed.set()
+        self._flushing = False
+        self._tell()
         if not holds:
             self._on_lost()
 
@@ -136,6 +137,16 @@ class TurnLog:
         self._kept_size -= sum(map(_size, lost))
         self.held = self.held._replace(seq=seq)
         return lost
+
+    async def _change(self) -> None:
+        """Wait until a flush has ended, or the log is closed."""
+        self._changed = self._changed or asyncio.Event()
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        if self._changed:
+            self._changed.set()
+            self._changed = None
 
     def _keep(self, entries: list[Entry]) -> None:
         self._kept.extend(entries)
