@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import secrets
 import time
-import uuid
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -101,7 +101,7 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     if given.isprintable() and given.isascii() and 0 < len(given) <= LONGEST_REQUEST_ID:
         return given
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def _too_large(scope: Scope, limit: int) -> ASGIApp:

@@ -137,12 +137,17 @@ class Reader:
             case b"ssubscribe" if own:
                 self._confirmed(name, own)
             case b"sunsubscribe" if name in self._leaving:
-                self._leaving = self._leaving - Counter([name])
+                self._left(name)
             case b"sunsubscribe" if own:
                 # The node's own doing: the slot has moved.
                 own.reader = None
                 own.lose()
                 self._nodes.suspect()
+
+    def _left(self, name: str) -> None:
+        self._leaving[name] -= 1
+        if not self._leaving[name]:
+            del self._leaving[name]
 
     def _confirmed(self, name: str, channel: Channel) -> None:
         channel.asked = max(channel.asked - 1, 0)

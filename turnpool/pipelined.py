@@ -30,7 +30,7 @@ class Pipelined:
     async def execute(self, name: str, *arguments: Any) -> Any:
         """Execute one command. Raises what redis-py raises for it, UnicodeEncodeError for a broken text."""
         # Here and not in the pipeline, where a wrong argument would fail the commands of others.
-        command = (name, *(part.encode() if isinstance(part, str) else part for part in arguments))
+        command = (name, *[part.encode() if isinstance(part, str) else part for part in arguments])
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((command, answer))

@@ -8,6 +8,7 @@ Source: https://www.w3.org/TR/trace-context/
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
@@ -43,8 +44,9 @@ def headers(span: Span | None = None) -> dict[str, str]:
     return carrier
 
 
+@cache
 def _is_traced() -> bool:
-    """Whether spans go anywhere, from `setup` or by whoever else started the process."""
+    """Whether spans go anywhere, from `setup` or by whoever else started the process; asked once."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 

@@ -42,16 +42,21 @@ async def poisson(server: Server, name: str, rate: float = 50, seconds: float = 
 
 
 async def spread(server: Server, name: str, sessions: int, seconds: float, **params: float) -> list[Stream]:
-    """So many that come on their own within so many seconds (Poisson's process, given their number)."""
-    rng = random.Random(f"spread {sessions}")  # noqa: S311 - the same turns each time
+    """So many that come on their own within so many seconds."""
     start = time.monotonic()
 
     async def one(number: int, due: float) -> Stream:
         await asyncio.sleep(max(start + due - time.monotonic(), 0))
         return await _post(server, name, number, **params)
 
-    times = sorted(rng.uniform(0, seconds) for _ in range(sessions))
-    return await asyncio.gather(*(one(number, due) for number, due in enumerate(times)))
+    due = arrivals(sessions, seconds)
+    return await asyncio.gather(*(one(number, each) for number, each in enumerate(due)))
+
+
+def arrivals(sessions: int, seconds: float) -> list[float]:
+    """When each comes: a Poisson process of which the number is known (seconds from the start, in order)."""
+    rng = random.Random(f"arrivals {sessions}")  # noqa: S311 - the same times in every run
+    return sorted(rng.uniform(0, seconds) for _ in range(sessions))
 
 
 async def conversations(server: Server, name: str, sessions: int = 150, seconds: float = 30) -> list[Stream]:
@@ -99,6 +104,7 @@ LOADS: dict[str, Load] = {
     "conversations": conversations,
     "300 at once": partial(burst, sessions=300),
     "1000 at once": partial(burst, sessions=1000),
+    "1000 within 1 s": partial(spread, sessions=1000, seconds=1),
     "1000 at once, 500 tokens": partial(burst, sessions=1000, tokens=500),
     "2000 within 4 s, 10 tok/s": partial(spread, sessions=2000, seconds=4, itl_ms=100),
     "2000 at once, 10 tok/s": partial(burst, sessions=2000, itl_ms=100),

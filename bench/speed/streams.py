@@ -6,7 +6,6 @@ Nothing is parsed while the load runs, so that the client takes as little as it 
 import asyncio
 import json
 import re
-import socket
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -65,17 +64,11 @@ class Stream(asyncio.Protocol):
         self._pieces: list[tuple[float, bytes]] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def send(self, port: int) -> socket.socket:
-        """Post it; gives the connection. Raises OSError."""
-        connection = socket.create_connection(("127.0.0.1", port), LONGEST)
-        connection.sendall(self._request)
-        connection.settimeout(0)
-        return connection
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hear the answer."""
+        """Post."""
         # uvloop's are not declared as such.
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Keep it."""
@@ -123,16 +116,10 @@ async def post(port: int, session: str, params: Params, dialect: Dialect) -> Str
 
 
 async def follow(port: int, stream: Stream) -> None:
-    """Post it, and wait until its answer has ended.
-
-    It is sent before any other connects, as clients on their own do. By way of the event loop, each of a
-    burst would connect first and post only when all are connected, so that a server has all of them at once
-    in its hands, and in step. Nothing else waits meanwhile: the kernel makes connections to this machine.
-    """
+    """Connect, and wait until the stream has ended."""
     try:
         async with asyncio.timeout(LONGEST):
-            connection = stream.send(port)
-            await asyncio.get_running_loop().create_connection(lambda: stream, sock=connection)
+            await asyncio.get_running_loop().create_connection(lambda: stream, "127.0.0.1", port)
             await stream.ended
     except OSError:  # a timeout too; what came tells
         stream.abort()

@@ -3,7 +3,7 @@
 import random
 import statistics
 
-from bench.speed.loads import ANSWER, LOADS, LONGEST_ANSWER, THINKING, TURNS, shape
+from bench.speed.loads import ANSWER, LOADS, LONGEST_ANSWER, THINKING, TURNS, arrivals, shape
 from bench.speed.streams import LONGEST, Told
 from bench.speed.submits import told_by
 
@@ -23,8 +23,15 @@ def test_conversations_have_the_documented_shape() -> None:
 
 def test_loads_grow() -> None:
     """Memory of a large load is not counted for a smaller one after it."""
-    at_once = [int(name.split(maxsplit=1)[0]) for name in LOADS if "at once" in name]
-    assert at_once == sorted(at_once)
+    sessions = [int(name.split()[0]) for name in LOADS if "at once" in name or "within" in name]
+    assert sessions == sorted(sessions)
+
+
+def test_arrivals_are_spread_over_the_time() -> None:
+    """All of them come within it, in order and at the same times in each run, as many in each part of it."""
+    times = arrivals(2000, 4)
+    assert times == arrivals(2000, 4) == sorted(times)
+    assert all(430 < sum(second <= time < second + 1 for time in times) < 570 for second in range(4))
 
 
 def test_a_submitted_turn_is_told_by_its_log() -> None:
