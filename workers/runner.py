@@ -364,6 +364,7 @@ def _lose(attempt: "ref[Runner]") -> None:
 async def _record_step(attempt: "ref[Runner]", name: str, result: bytes | None) -> bytes:
     runner = attempt()
     if runner is None:
+        # The attempt is over, and with it all that its agent has left running.
         raise asyncio.CancelledError
     return await runner.record_step(name, result)
 

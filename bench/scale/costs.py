@@ -19,7 +19,7 @@ from workers.writer import LONGEST_INTERVAL
 SERVERS = {"turnpool 1+1": 1, "turnpool 2+2": 2}
 """Processes of each kind."""
 ROLES = ("api", "worker", "valkey")
-# Turns that do not go in step, as those of users do not; the others of a load are all posted at one moment.
+# Turns that do not go in step, as those of users do not, on processes that have time to spare, as pods have.
 LOOSE = ("50 a second", "conversations")
 # CPU seconds of a run that says something: the system counts in hundredths.
 LEAST_CPU = 0.1
