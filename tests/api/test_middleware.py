@@ -1,0 +1,45 @@
+"""What a stream holds of its request."""
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from api.middleware import BODY, RequestMiddleware
+from api.sse import STREAMS
+
+pytestmark = pytest.mark.anyio
+
+
+class Stream:
+    """As a FrameResponse; sees what is held while it is sent."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.held: list[bytes] = []
+
+    async def send_all(self, receive: Receive, send: Send) -> None:
+        """Look."""
+        del receive, send
+        self.held += [value for value in self._scope.values() if isinstance(value, bytes)]
+
+
+async def test_the_body_of_a_post_is_not_kept_with_its_stream() -> None:
+    """The route has it whole; a stream may last for minutes, and there may be thousands."""
+    seen: list[bytes] = []
+    streams: list[Stream] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        seen.append(scope[BODY])
+        streams.append(Stream(scope))
+        scope[STREAMS].extend(streams)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"a body", "more_body": False}
+
+    async def send(message: Message) -> None:
+        del message
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/sessions/s/turns", "headers": []}
+    await RequestMiddleware(app, max_body=100)(scope, receive, send)
+    assert seen == [b"a body"]
+    assert [stream.held for stream in streams] == [[]]
