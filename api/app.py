@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api import chat, events, operations, sessions, turns
 from api.context import Context
 from api.middleware import RequestMiddleware
+from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
 from api.tasks import end
@@ -21,19 +23,25 @@ from turnpool.store import Store
 from turnpool.wakeups import WakeUps
 
 
+class Api(FastAPI):
+    """With `RequestMiddleware` around FastAPI's own: a stream's pieces pass through none of those."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All that a request passes through."""
+        return RequestMiddleware(super().build_middleware_stack(), self.state.settings.max_input_bytes)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """An application for one process."""
-    app = FastAPI(
+    app = Api(
         title="turnpool",
         summary="Runs the turns of AI agents on a worker pool.",
         version=version("turnpool"),
         lifespan=_lifespan,
     )
     app.state.settings = settings
-    app.add_middleware(RequestMiddleware, max_body=settings.max_input_bytes)
+    app.add_middleware(QuickPosts)
     add_handlers(app)
-    # The posts of turns come first, so that they are found first. In a router they would be looked for twice.
-    app.router.routes.extend(turns.posts.routes)
     for module in (turns, events, sessions, chat, operations):
         app.include_router(module.router)
     return app

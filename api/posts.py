@@ -9,16 +9,19 @@ import re
 from typing import NamedTuple
 
 from fastapi import Request
-from fastapi.routing import APIRoute
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import ValidationError
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api import turns
 from api.context import Context, tenant_by
 from api.middleware import BODY
+from api.problems import answer_to
 from api.schemas import SESSION_ID, TurnRequest
 
+_PATH = re.compile("/v1/sessions/([^/]+)/turns")
 _SESSION_ID = re.compile(SESSION_ID)
+_ROUTE = next(route for route in turns.router.routes if getattr(route, "endpoint", None) is turns.post_turn)
 
 
 class Post(NamedTuple):
@@ -29,42 +32,49 @@ class Post(NamedTuple):
     key: str
 
 
-class PostRoute(APIRoute):
-    """The route of a function with the arguments of `api.turns.post_turn`."""
+class QuickPosts:
+    """ASGI middleware: calls `api.turns.post_turn` for the posts it can read, and `app` for all else."""
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request of which the router found that it is this route's, by its path at least."""
-        request = Request(scope, receive)
-        post = _read(request)
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        post = _read(scope)
         if post is None:
-            await super().handle(scope, receive, send)
+            await self._app(scope, receive, send)
             return
+        # For the figures of the request.
+        scope["route"] = _ROUTE
+        request = Request(scope, receive)
         context: Context = request.app.state.context
-        answer = await self.endpoint(
-            context=context,
-            tenant=tenant_by(context, post.key),
-            request=request,
-            session_id=post.session_id,
-            body=post.body,
-            idempotency_key=request.headers.get("idempotency-key"),
-        )
+        try:
+            answer = await turns.post_turn(
+                context=context,
+                tenant=tenant_by(context, post.key),
+                request=request,
+                session_id=post.session_id,
+                body=post.body,
+                idempotency_key=request.headers.get("idempotency-key"),
+            )
+        except Exception as error:  # noqa: BLE001 - raised again if it is not for the client
+            answer = await answer_to(request, error)
         await answer(scope, receive, send)
 
 
-def _read(request: Request) -> Post | None:
-    """The post, or None if a part of it is not as it should be."""
-    if request.method != "POST":
+def _read(scope: Scope) -> Post | None:
+    """The post, or None if a part of it is not as it should be, or FastAPI is to trace it."""
+    if scope["type"] != "http" or scope["method"] != "POST" or "fastapi.telemetry" in scope:
         return None
-    session_id = request.path_params["session_id"]
-    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    if (
-        not _SESSION_ID.fullmatch(session_id)
-        or request.headers.get("content-type") != "application/json"
-        or scheme.lower() not in {"", "bearer"}
-    ):
+    path = _PATH.fullmatch(scope["path"])
+    if not path or not _SESSION_ID.fullmatch(path[1]) or scope.get("root_path"):
+        return None
+    headers = Request(scope).headers
+    scheme, key = get_authorization_scheme_param(headers.get("authorization"))
+    if headers.get("content-type") != "application/json" or scheme.lower() not in {"", "bearer"}:
         return None
     try:
-        body = TurnRequest.model_validate_json(request.scope[BODY])
+        body = TurnRequest.model_validate_json(scope[BODY])
     except ValidationError:
         return None
-    return Post(session_id, body, key)
+    return Post(path[1], body, key)

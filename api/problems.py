@@ -69,6 +69,16 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
+async def answer_to(request: Request, error: Exception) -> Response:
+    """What the application answers to a route's error. Raises it if it is not expected."""
+    handlers = request.app.exception_handlers
+    for kind in type(error).__mro__:
+        if kind is not Exception and kind in handlers:
+            answer: Response = await handlers[kind](request, error)
+            return answer
+    raise error
+
+
 async def _turnpool(request: Request, error: Exception) -> Response:
     assert isinstance(error, TurnpoolError)  # noqa: S101 - registered for this class only
     more = {"turn_id": error.turn_id} if hasattr(error, "turn_id") else {}
@@ -120,7 +130,4 @@ async def _redis(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("request_failed", path=request.url.path, exc_info=error)
-    answer = problem(request, 500, "internal_error", "Something went wrong here; the log has the request_id.")
-    # This answer is made outside of RequestMiddleware, which sets the header on all others.
-    answer.headers["X-Request-ID"] = request.scope["request_id"]
-    return answer
+    return problem(request, 500, "internal_error", "Something went wrong here; the log has the request_id.")

@@ -38,13 +38,13 @@ class Channel:
     streams: set[Subscription] = field(default_factory=set)
     reader: "Reader | None" = None
     asked: int = 0
-    in_force: asyncio.Event = field(default_factory=asyncio.Event)
+    in_force: bool = False
 
-    def lose(self) -> None:
-        """Nothing is heard of it from now on: its streams go to the log."""
-        self.in_force.clear()
+    def hear(self, *, in_force: bool) -> None:
+        """All is heard from now on, or nothing: its streams go to the log."""
+        self.in_force = in_force
         for stream in self.streams:
-            stream.fall_behind()
+            stream.heard(in_force=in_force)
 
 
 Channels = dict[str, Channel]
@@ -91,7 +91,7 @@ class Reader:
                 watching.cancel()
                 for channel in self._channels.values():
                     if channel.reader is self:
-                        channel.lose()
+                        channel.hear(in_force=False)
 
     async def _watch(self, connection: Any) -> None:
         """Give up a connection whose server is silent: it may have vanished without a word."""
@@ -141,7 +141,7 @@ class Reader:
             case b"sunsubscribe" if own:
                 # The node's own doing: the slot has moved.
                 own.reader = None
-                own.lose()
+                own.hear(in_force=False)
                 self._nodes.suspect()
 
     def _left(self, name: str) -> None:
@@ -153,10 +153,8 @@ class Reader:
         channel.asked = max(channel.asked - 1, 0)
         if channel.asked:
             return
-        channel.in_force.set()
         # Streams that go on from an old connection have not heard what came before this.
-        for stream in channel.streams:
-            stream.fall_behind()
+        channel.hear(in_force=True)
         if not channel.streams:
             del self._channels[name]
 

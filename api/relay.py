@@ -42,14 +42,13 @@ class Relay:
                 if not channel.streams:
                     self._leave(name, channel)
 
-        subscription = Subscription(channel.in_force, leave)
+        subscription = Subscription(leave, in_force=channel.in_force)
         channel.streams.add(subscription)
         metrics.STREAMS.inc()
         if len(channel.streams) == 1:
             self._ask(name, channel)
         subscription.is_asked = channel.asked > 0
         if self._closing:
-            channel.in_force.set()
             subscription.close()
         return subscription
 
@@ -57,7 +56,6 @@ class Relay:
         """End all streams, those that come too."""
         self._closing = True
         for channel in self._channels.values():
-            channel.in_force.set()
             for stream in channel.streams:
                 stream.close()
 
@@ -103,7 +101,7 @@ class Relay:
         return found[0] if found else None
 
     def _ask(self, name: str, channel: Channel) -> None:
-        channel.lose()
+        channel.hear(in_force=False)
         reader = self._reader(channel)
         if reader is not channel.reader:
             channel.reader, channel.asked = reader, 0

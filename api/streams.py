@@ -228,7 +228,7 @@ def _next_look(subscription: Subscription, silence: Silence) -> float:
 
     What comes for other turns of the session breaks no silence.
     """
-    if subscription.in_force.is_set():
+    if subscription.in_force:
         return silence.until
     return min(silence.until, asyncio.get_running_loop().time() + LOOK_SECONDS)
 

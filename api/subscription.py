@@ -5,7 +5,6 @@ the log.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar, TypeVarTuple
 
@@ -30,11 +29,11 @@ class ClosingError(Exception):
 class Subscription:
     """What has come for one stream and is not taken yet.
 
-    `in_force`: set once all is heard, which is not long if it `is_asked` for. `behind`: something was missed,
+    `in_force`: all is heard, which takes not long if it `is_asked` for. `behind`: something was missed,
     see the log. Whoever has asked for it leaves it; as a context manager it does so by itself.
     """
 
-    def __init__(self, in_force: asyncio.Event, leave: Callable[["Subscription"], None]) -> None:
+    def __init__(self, leave: Callable[["Subscription"], None], *, in_force: bool) -> None:
         self.in_force = in_force
         self.is_asked = False
         self._leave = leave
@@ -63,11 +62,9 @@ class Subscription:
 
     async def soon(self) -> bool:
         """Wait until it is in force, or for a moment; gives whether it is."""
-        if self.is_asked and not self.in_force.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SOON):
-                    await self.in_force.wait()
-        return self.in_force.is_set()
+        if self.is_asked and not (self.in_force or self.closing):
+            await self._change(self._loop.time() + SOON)
+        return self.in_force
 
     def push(self, n: int, frame: bytes) -> None:
         """An event of the session's turn n."""
@@ -79,6 +76,11 @@ class Subscription:
             metrics.CATCH_UPS.labels("slow_client").inc()
             self.fall_behind()
         self._wake()
+
+    def heard(self, *, in_force: bool) -> None:
+        """From now on all is heard, or nothing is; what came before is in the log."""
+        self.in_force = in_force
+        self.fall_behind()
 
     def fall_behind(self) -> None:
         """Something is missing here."""
@@ -113,6 +115,9 @@ class Subscription:
         """Wait until there is something to take, or to look at, or until then (loop time)."""
         if self._waiting or not self.live():
             return
+        await self._change(until)
+
+    async def _change(self, until: float) -> None:
         self._until = until
         self._set_timer()
         self._changed = self._loop.create_future()

@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from api import metrics
 from api.context import Context, CurrentContext, Tenant
 from api.errors import DrainingError, IdempotencyKeyTooLongError
-from api.posts import PostRoute
 from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_json
 from api.sse import FrameResponse
 from api.streams import turn_stream
@@ -21,7 +20,6 @@ from turnpool.models import NewTurn, Submitted
 from turnpool.wakeups import message
 
 router = APIRouter(prefix="/v1", tags=["turns"])
-posts = APIRouter(prefix="/v1", tags=["turns"], route_class=PostRoute)
 
 LONGEST_KEY = 255
 # Seconds a GET may wait for a turn's end; proxies give up after about a minute.
@@ -83,7 +81,7 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@posts.post(
+@router.post(
     "/sessions/{session_id}/turns",
     status_code=status.HTTP_202_ACCEPTED,
     response_model=TurnView,

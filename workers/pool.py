@@ -155,7 +155,9 @@ class AsyncioPool(BasePool):
             result = "failed; see the worker's log"
         runtime = time.monotonic() - started
         self._done.append(lambda: callback((False, result, runtime)))
-        self.wake()
+        # As in `on_apply`: the hub runs all that has come until it is there.
+        if len(self._done) == 1:
+            self.wake()
 
     async def _drain(self) -> None:
         await self.service.drain()

@@ -185,23 +185,23 @@ class Runner:
         self._shown = False
 
     async def _consume(self, answer: AsyncIterator[str | Event]) -> None:
+        said = self._log
         try:
             async for item in answer:
-                if self._log.closed:
+                if said.closed:
                     break
                 self._take(item)
-                if self._log.full:
-                    await self._log.room()
+                if said.full:
+                    await said.room()
         finally:
             if isinstance(answer, AsyncGenerator):
                 await answer.aclose()
 
     def _take(self, item: object) -> None:
         match item:
-            case "":
-                pass
-            case str():
-                self._text(item)
+            case str(text):
+                if text:
+                    self._text(text)
             case ToolCall() | ToolResult():
                 self._log.event(tool(item))
                 self._shown = True
@@ -219,8 +219,8 @@ class Runner:
             if self.record.attempt == 1:
                 waited = self._age + time.monotonic() - self._claimed
                 metrics.FIRST_TOKEN.labels(self.record.queue).observe(waited)
-        self._log.text(text)
         self._shown = True
+        self._log.text(text)
 
     def _add_usage(self, usage: Usage) -> None:
         so_far = self._usage or {"input_tokens": 0, "output_tokens": 0}

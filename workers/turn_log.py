@@ -33,12 +33,12 @@ class Flusher(Protocol):
 class TurnLog:
     """Collects text and events until they are flushed.
 
-    `output` is the answer so far. `on_lost` is called once the attempt turns out to be stale.
+    `on_lost` is called once the attempt turns out to be stale.
     """
 
     def __init__(self, writer: Flusher, held: Held, on_lost: Callable[[], None]) -> None:
         self.held = held
-        self.output = ""
+        self._output = ""
         self._writer = writer
         self._on_lost = on_lost
         self._entries: list[Entry] = []
@@ -52,16 +52,27 @@ class TurnLog:
         self._first = True
         self.closed = False
 
+    @property
+    def output(self) -> str:
+        """The answer so far."""
+        self._seal()
+        return self._output
+
+    @output.setter
+    def output(self, text: str) -> None:
+        self._seal()
+        self._output = text
+
     def text(self, text: str) -> None:
         """More of the answer."""
         if self.closed:
             return
-        text = _whole(text)
-        self.output += text
         self._text.append(text)
         self._waiting += len(text)
-        self._writer.want(self, now=self._first)
-        self._first = False
+        # What comes behind it before the flush is written with it.
+        if len(self._text) == 1:
+            self._writer.want(self, now=self._first)
+            self._first = False
 
     def event(self, entry: Entry) -> None:
         """An event between the text."""
@@ -157,8 +168,10 @@ class TurnLog:
 
     def _seal(self) -> None:
         if self._text:
-            self._entries.append(delta("".join(self._text)))
+            text = _whole("".join(self._text))
             self._text.clear()
+            self._output += text
+            self._entries.append(delta(text))
 
     def _take(self) -> list[Entry]:
         self._seal()

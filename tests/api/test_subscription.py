@@ -12,7 +12,7 @@ def test_many_waits_end_in_time() -> None:
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        subscription = Subscription(asyncio.Event(), lambda _: None)
+        subscription = Subscription(lambda _: None, in_force=False)
         for before, seconds in ((0.0004, 0.0004), (0.0004, 0.05), (60, 0.02), (0.0004, 0), (60, 0)):
             loop.call_soon(subscription.push, 1, b"a")
             assert await subscription.take(loop.time() + before) == [(1, b"a")]

@@ -10,7 +10,8 @@ local function append(id, attempt, base, events)
   local turn = {id = id, attempt = values[1], status = values[2], seq = values[3], session = values[4], n = values[5]}
   if not holds(turn, attempt) then return 0 end
   if misses(turn, base) then return -turn.seq end
-  emit_from(turn, tonumber(base), events)
+  write_from(turn, tonumber(base), events)
+  redis.call('HSET', key_turn(id), 'seq', turn.seq)
   return 1
 end
 

@@ -22,8 +22,8 @@ local function next_ready()
   local first = redis.call('ZRANGE', key_tenants(a.queue), 0, 0, 'WITHSCORES')
   local tenant, start = first[1], tonumber(first[2])
   if not tenant then return nil end
-  local id = redis.call('ZRANGE', key_ready(a.queue, tenant), 0, 0)[1]
-  if id then unready(a.queue, tenant, id) else redis.call('ZREM', key_tenants(a.queue), tenant) end
+  local id = redis.call('ZPOPMIN', key_ready(a.queue, tenant))[1]
+  if redis.call('EXISTS', key_ready(a.queue, tenant)) == 0 then redis.call('ZREM', key_tenants(a.queue), tenant) end
   local turn = id and load_turn(id)
   if id and not turn then
     local queue = forget(id)
@@ -41,13 +41,13 @@ end
 local function take(turn)
   turn.attempt = turn.attempt + 1
   turn.status, turn.worker, turn.claim, turn.started_at = 'in_progress', a.worker, a.claim, turn.started_at or now
-  redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker,
-    'claim', a.claim, 'started_at', turn.started_at)
   leave_line(turn)
   if turn.restart then
-    emit(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":' .. characters(turn.partial))
+    write(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":' .. characters(turn.partial))
   end
-  emit(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
+  write(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
+  redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker,
+    'claim', a.claim, 'started_at', turn.started_at, 'seq', turn.seq)
 end
 
 local taken = a.again == '1' and taken_before()
@@ -71,5 +71,6 @@ if not taken then take(turn) end
 redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
 
 turn.remaining = turn.deadline_at - now
-return {to_list(turn), redis.call('LRANGE', key_messages(turn.session), 0, -1),
-  redis.call('HGETALL', key_steps(turn.id)), woken}
+-- Only an earlier attempt, or an earlier call of this claim, has steps.
+local steps = turn.attempt == 1 and {} or redis.call('HGETALL', key_steps(turn.id))
+return {to_list(turn), redis.call('LRANGE', key_messages(turn.session), 0, -1), steps, woken}

@@ -19,7 +19,7 @@ for i, value in ipairs(a.rest) do
     redis.call('HDEL', key_steps(a.id), value)
   end
 end
-emit_from(turn, tonumber(a.base), events)
+write_from(turn, tonumber(a.base), events)
 if turn.cancel then return cancel(turn, {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}) end
 requeue(turn, 'drained')
 return turn.queue

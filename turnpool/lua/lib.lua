@@ -40,22 +40,22 @@ end
 local function json(value) return cjson.encode(value) end
 
 -- Add one event to the turn's log and tell those who listen. fields: JSON members with a comma before each.
-local function emit(turn, kind, fields)
+-- The caller keeps turn.seq, after this: should the log refuse the event, the turn does not count it.
+local function write(turn, kind, fields)
   turn.seq = turn.seq + 1
   local frame = 'id: ' .. turn.seq .. '\nevent: ' .. kind .. '\ndata: {"type":"' .. kind
     .. '","turn_id":"' .. turn.id .. '","seq":' .. turn.seq .. ',"attempt":' .. turn.attempt
     .. ',"created_at":' .. clock .. fields .. '}\n\n'
-  -- In this order: should the log refuse it, the turn does not count it.
   redis.call('XADD', key_log(turn.id), turn.seq .. '-0', 'e', frame)
-  redis.call('HSET', key_turn(turn.id), 'seq', turn.seq)
   redis.call('SPUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
 end
 
 -- Events of a worker, as kind and fields in turn. Those up to turn.seq came in an earlier try of the same call.
-local function emit_from(turn, base, list)
+-- The caller keeps turn.seq.
+local function write_from(turn, base, list)
   for i = 1, #list, 2 do
     base = base + 1
-    if base > tonumber(turn.seq) then emit(turn, list[i], list[i + 1]) end
+    if base > tonumber(turn.seq) then write(turn, list[i], list[i + 1]) end
   end
 end
 
@@ -113,7 +113,7 @@ end
 -- Give a running turn back to the queue, at its old place.
 local function requeue(turn, reason)
   redis.call('ZREM', key_leases(turn.queue), turn.id)
-  redis.call('HSET', key_turn(turn.id), 'status', 'queued', 'restart', reason, 'worker', '')
+  redis.call('HSET', key_turn(turn.id), 'status', 'queued', 'restart', reason, 'worker', '', 'seq', turn.seq)
   turn.status = 'queued'
   wait_in_line(turn)
   make_ready(turn)
@@ -184,26 +184,22 @@ local function add_messages(turn, messages)
   end
 end
 
--- What a session keeps after its last turn. While something waits or runs, submit.lua has set a longer life.
-local function refresh(session_id, session_ttl)
-  local session = key_session(session_id)
-  if redis.call('HEXISTS', key_line(session_id), 'head') == 0 then redis.call('EXPIRE', session, session_ttl) end
-  redis.call('EXPIRE', key_messages(session_id), redis.call('TTL', session))
-end
-
 -- A tenant's list forgets sessions that must have expired: a turn lives a day at most.
 local function prune_sessions(tenant, kept)
   redis.call('ZREMRANGEBYSCORE', key_sessions(tenant), '-inf', now - (86400 + kept.session + kept.log) * 1000)
 end
 
--- End a turn. kept: seconds to live {session, log}; fields: of the terminal event; messages: for the session.
--- Returns the queue that has a ready turn more now, or ''.
-local function finish(turn, status, fields, kept, messages)
-  emit(turn, 'turn.' .. status, fields)
-  redis.call('HSET', key_turn(turn.id), 'status', status, 'ended_at', now, 'worker', '')
+-- End a turn. kept: seconds to live {session, log}; fields: of the terminal event; messages: for the session;
+-- result: more fields of the turn, with their values. Returns the queue that has a ready turn more now, or ''.
+local function finish(turn, status, fields, kept, messages, result)
+  write(turn, 'turn.' .. status, fields)
+  redis.call('HSET', key_turn(turn.id), 'status', status, 'ended_at', now, 'worker', '', 'seq', turn.seq,
+    unpack(result))
   redis.call('ZREM', key_leases(turn.queue), turn.id)
-  leave_line(turn)
-  unready(turn.queue, turn.tenant, turn.id)
+  if turn.status == 'queued' then
+    leave_line(turn)
+    unready(turn.queue, turn.tenant, turn.id)
+  end
   -- An idempotency key is kept for a day, and its turn with it.
   local life = math.max(kept.session + kept.log, turn.keyed and 86400 or 0)
   if turn.deleted then
@@ -223,27 +219,32 @@ local function finish(turn, status, fields, kept, messages)
     add_messages(turn, messages)
   end
   local woken = promote(turn.session)
-  refresh(turn.session, kept.session)
+  local session, left = key_session(turn.session), kept.session
+  if woken == '' then
+    redis.call('EXPIRE', session, left)
+  else
+    -- While something waits or runs, submit.lua has set a longer life.
+    left = redis.call('TTL', session)
+  end
+  redis.call('EXPIRE', key_messages(turn.session), left)
   return woken
 end
 
 -- Fail a turn. Returns as finish.
 local function fail(turn, code, message, kept)
-  redis.call('HSET', key_turn(turn.id), 'error_code', code, 'error_message', message)
   local error = json({code = code, message = message})
-  return finish(turn, 'failed', ',"error":' .. error, kept, {})
+  return finish(turn, 'failed', ',"error":' .. error, kept, {}, {'error_code', code, 'error_message', message})
 end
 
 -- Cancel a turn that no worker runs; what it has streamed stays in the session, marked incomplete. Returns as finish.
 local function cancel(turn, kept)
   local output = streamed(turn)
   local messages = {}
-  redis.call('HSET', key_turn(turn.id), 'output', output)
   if output ~= '' then
     for message in turn.input:gmatch('[^\n]+') do table.insert(messages, message) end
     table.insert(messages, json({role = 'assistant', content = output, status = 'incomplete'}))
   end
-  return finish(turn, 'cancelled', ',"output":' .. json(output), kept, messages)
+  return finish(turn, 'cancelled', ',"output":' .. json(output), kept, messages, {'output', output})
 end
 
 -- Cancel a turn, whatever it does: at once, or by a mark for its worker. Returns as finish.

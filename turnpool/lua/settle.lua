@@ -16,8 +16,7 @@ if misses(turn, a.base) then return {-turn.seq} end
 local count = tonumber(a.events)
 local events, messages = {}, {}
 for i, value in ipairs(a.rest) do table.insert(i <= count and events or messages, value) end
-emit_from(turn, tonumber(a.base), events)
-redis.call('HSET', key_turn(a.id), 'output', a.output, 'usage', a.usage,
-  'error_code', a.error_code, 'error_message', a.error_message)
+write_from(turn, tonumber(a.base), events)
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
-return {1, finish(turn, a.status, a.fields, kept, messages)}
+local result = {'output', a.output, 'usage', a.usage, 'error_code', a.error_code, 'error_message', a.error_message}
+return {1, finish(turn, a.status, a.fields, kept, messages, result)}

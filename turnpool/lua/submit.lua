@@ -36,7 +36,7 @@ end
 if head and a.on_busy == 'reject' then return {'session_busy', head} end
 local waiting = redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere
 if waiting >= tonumber(a.max_queued) then return {'queue_full'} end
-if a.on_busy ~= 'interrupt' and redis.call('LLEN', pending) >= tonumber(a.max_session_queued) then
+if head and a.on_busy ~= 'interrupt' and redis.call('LLEN', pending) >= tonumber(a.max_session_queued) then
   return {'session_full'}
 end
 
@@ -50,8 +50,6 @@ end
 -- All of the session lives at least until the turn must have ended, then its own time.
 local life = math.ceil(a.deadline / 1000) + kept.session + kept.log
 local n = redis.call('HINCRBY', line, 'n', 1)
-redis.call('HSET', line, 'tenant', a.tenant)
-live(line, life + 60)
 local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tenant = a.tenant, weight = a.weight,
   queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, seq = 0,
   input = a.input, params = a.params, metadata = a.metadata, created_at = now, queued_at = now,
@@ -65,6 +63,8 @@ turn.score = string.format('%.0f', a.priority * 1e13 + age)
 local position = a.on_busy == 'interrupt' and redis.call('ZCARD', key_queued(a.queue)) + a.elsewhere or waiting
 if head then position = position + (redis.call('HGET', key_turn(head), 'status') == 'in_progress' and 1 or 0) end
 
+write(turn, 'turn.queued', ',"position":' .. position)
+redis.call('EXPIRE', key_log(turn.id), life)
 redis.call('HSET', key_turn(turn.id), unpack(to_list(turn)))
 redis.call('EXPIRE', key_turn(turn.id), life)
 if redis.call('EXISTS', session) == 0 then
@@ -78,14 +78,14 @@ if a.idempotency_key ~= '' then redis.call('SET', remembered, a.body_digest .. '
 wait_in_line(turn)
 if head then
   redis.call('RPUSH', pending, turn.id)
+  live(pending, life)
 else
-  redis.call('HSET', line, 'head', turn.id)
+  redis.call('HSET', line, 'tenant', a.tenant, 'head', turn.id)
   make_ready(turn)
 end
-for _, key in ipairs({session, pending, key_messages(a.session_id)}) do live(key, life) end
+live(line, life + 60)
+for _, key in ipairs({session, key_messages(a.session_id)}) do live(key, life) end
 redis.call('EXPIRE', key_service(a.queue), life)
-emit(turn, 'turn.queued', ',"position":' .. position)
-redis.call('EXPIRE', key_log(turn.id), life)
 reply[2] = turn.id
 -- Here it saves the turn a round trip. The list is Celery's, named as the queue: whatever is wrong with it, the turn is accepted.
 if not head and (a.wake_up == '' or type(redis.pcall('LPUSH', a.queue, a.wake_up)) == 'table') then
