@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from bench.speed.servers import Server
-from bench.speed.streams import Params, Stream, post
+from bench.speed.streams import Params, Stream, connect, post, post_on
 
 Load = Callable[[Server, str], Awaitable[list[Stream]]]
 """The server and a prefix for session ids."""
@@ -59,6 +59,30 @@ def arrivals(sessions: int, seconds: float) -> list[float]:
     return sorted(rng.uniform(0, seconds) for _ in range(sessions))
 
 
+async def steady(server: Server, name: str, sessions: int, seconds: float, **params: float) -> list[Stream]:
+    """Sessions that go on: each asks again as soon as it has its answer, until so many seconds have passed.
+
+    All are connected before the first asks, and stay so. They begin over the length of an answer, so that
+    as many are at each point of one.
+    """
+    asked = PARAMS | params
+    connections = [await connect(server.port(number)) for number in range(sessions)]
+    start = time.monotonic()
+
+    async def one(number: int, due: float) -> list[Stream]:
+        streams: list[Stream] = []
+        await asyncio.sleep(max(start + due - time.monotonic(), 0))
+        while time.monotonic() < start + seconds and not connections[number].is_closing():
+            streams.append(await post_on(connections[number], f"{name}-{number}", asked, server.dialect))
+        connections[number].close()
+        return streams
+
+    length = asked["tokens"] * asked["itl_ms"] / 1000
+    due = arrivals(sessions, length)
+    found = await asyncio.gather(*(one(number, each) for number, each in enumerate(due)))
+    return [stream for each in found for stream in each]
+
+
 async def conversations(server: Server, name: str, sessions: int = 150, seconds: float = 30) -> list[Stream]:
     """People who ask, read, think and ask again; none asks any more after so many seconds."""
     end = time.monotonic() + seconds
@@ -105,7 +129,9 @@ LOADS: dict[str, Load] = {
     "300 at once": partial(burst, sessions=300),
     "1000 at once": partial(burst, sessions=1000),
     "1000 within 1 s": partial(spread, sessions=1000, seconds=1),
+    "1000 for 15 s": partial(steady, sessions=1000, seconds=15),
     "1000 at once, 500 tokens": partial(burst, sessions=1000, tokens=500),
     "2000 within 4 s, 10 tok/s": partial(spread, sessions=2000, seconds=4, itl_ms=100),
+    "2000 for 30 s, 10 tok/s": partial(steady, sessions=2000, seconds=30, itl_ms=100),
     "2000 at once, 10 tok/s": partial(burst, sessions=2000, itl_ms=100),
 }

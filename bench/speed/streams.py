@@ -55,10 +55,10 @@ class Told(NamedTuple):
 
 
 class Stream(asyncio.Protocol):
-    """A post and its answer."""
+    """A post and its answer. `last`: the connection is closed behind it."""
 
-    def __init__(self, request: bytes, tokens: int, dialect: Dialect) -> None:
-        self._request, self._tokens, self._dialect = request, tokens, dialect
+    def __init__(self, request: bytes, tokens: int, dialect: Dialect, *, last: bool = True) -> None:
+        self._request, self._tokens, self._dialect, self._last = request, tokens, dialect, last
         self._transport: asyncio.Transport | None = None
         self._started = time.monotonic()
         self._pieces: list[tuple[float, bytes]] = []
@@ -73,11 +73,18 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Keep it."""
         self._pieces.append((time.monotonic(), data))
-        if data.endswith(LAST_CHUNK) and self._transport:
+        if not data.endswith(LAST_CHUNK):
+            return
+        if self._last and self._transport:
             self._transport.close()
+        else:
+            self._end()
 
     def connection_lost(self, _: Exception | None) -> None:
         """Over, in one way or the other."""
+        self._end()
+
+    def _end(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -112,6 +119,27 @@ async def post(port: int, session: str, params: Params, dialect: Dialect) -> Str
     path, body = dialect.request(session, params)
     stream = Stream(request(path, body, "Accept: text/event-stream"), params["tokens"], dialect)
     await follow(port, stream)
+    return stream
+
+
+async def connect(port: int) -> asyncio.Transport:
+    """A connection for `post_on`."""
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, "127.0.0.1", port)
+    return transport
+
+
+async def post_on(connection: asyncio.Transport, session: str, params: Params, dialect: Dialect) -> Stream:
+    """As `post`, on a connection that stays."""
+    path, body = dialect.request(session, params)
+    asked = request(path, body, "Accept: text/event-stream")
+    stream = Stream(asked, params["tokens"], dialect, last=False)
+    connection.set_protocol(stream)
+    stream.connection_made(connection)
+    try:
+        async with asyncio.timeout(LONGEST):
+            await stream.ended
+    except TimeoutError:
+        stream.abort()
     return stream
 
 

@@ -1,10 +1,17 @@
 """What is asked of a server."""
 
+import asyncio
+import contextlib
 import random
+import re
 import statistics
+import time
 
-from bench.speed.loads import ANSWER, LOADS, LONGEST_ANSWER, THINKING, TURNS, arrivals, shape
-from bench.speed.streams import LONGEST, Told
+import pytest
+
+from bench.speed.loads import ANSWER, LOADS, LONGEST_ANSWER, THINKING, TURNS, arrivals, shape, steady
+from bench.speed.servers import Server
+from bench.speed.streams import LONGEST, TURNPOOL, Told
 from bench.speed.submits import told_by
 
 
@@ -23,8 +30,10 @@ def test_conversations_have_the_documented_shape() -> None:
 
 def test_loads_grow() -> None:
     """Memory of a large load is not counted for a smaller one after it."""
-    sessions = [int(name.split()[0]) for name in LOADS if "at once" in name or "within" in name]
+    sized = [name for name in LOADS if {"at", "within", "for"} & set(name.split())]
+    sessions = [int(name.split()[0]) for name in sized]
     assert sessions == sorted(sessions)
+    assert len(sessions) > 6
 
 
 def test_arrivals_are_spread_over_the_time() -> None:
@@ -50,3 +59,50 @@ def test_a_submitted_turn_is_told_by_its_log() -> None:
     assert (round(told.ttft, 3), told.whole) == (0.25, True)
     assert not told_by(posted, events[:2], 1000.0).whole
     assert told_by(posted, [], 1000.0).ttft == LONGEST
+
+
+async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each post on a connection with two words."""
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            found = re.search(rb"Content-Length: (\d+)", head)
+            assert found
+            await reader.readexactly(int(found[1]))
+            frames = b"event: turn.output_text.delta\ndata: w0 w1 \n\nevent: turn.completed\n\n"
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(frames), frames))
+    writer.close()
+
+
+@pytest.mark.anyio
+async def test_sessions_go_on_each_on_one_connection() -> None:
+    """Each asks again as soon as it has its answer, until the time is up."""
+    connections: list[object] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await answer_all(reader, writer)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        server = Server(pids={}, ports=[port], dialect=TURNPOOL)
+        began = time.monotonic()
+        told = [stream.told() for stream in await steady(server, "s", 3, 0.2, tokens=2)]
+        assert time.monotonic() - began >= 0.2
+    assert len(connections) == 3
+    assert len(told) > 6
+    assert all(each.whole for each in told)
+
+
+@pytest.mark.anyio
+async def test_a_session_whose_connection_is_lost_is_an_error_and_ends() -> None:
+    """Its turn is not whole, and it does not ask for ever."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        server = Server(pids={}, ports=[port], dialect=TURNPOOL)
+        told = [stream.told() for stream in await steady(server, "s", 3, 60, tokens=2)]
+    assert [each.whole for each in told] == [False] * 3
