@@ -122,7 +122,8 @@ class TurnLog:
 
     def end(self, entries: list[Entry], *, holds: bool) -> None:
         """These are written, or the attempt does not hold the turn any more."""
-        self.held = self.held._replace(seq=self.held.seq + len(entries))
+        held = self.held
+        self.held = Held(held.turn_id, held.attempt, held.seq + len(entries))
         self._keep(entries)
         self._waiting -= self._flying
         self._flushing = False
