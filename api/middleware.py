@@ -12,6 +12,9 @@ from api import metrics
 from api.errors import InputTooLargeError
 from api.problems import STATUS, problem
 from api.sse import STREAMS, FrameResponse
+from turnpool.logs import get_logger
+
+log = get_logger(__name__)
 
 # Where in an ASGI scope the request's body is, whole.
 BODY = "turnpool.body"
@@ -25,7 +28,7 @@ class RequestMiddleware:
     """Gives each request an id, refuses large bodies, counts."""
 
     def __init__(self, app: ASGIApp, max_body: int) -> None:
-        self._app = app
+        self.app = app
         self._max_body = max_body
         # On one event loop all of a burst would go in step, so that each gets its answer when all do.
         # So the first turns run while the last are still being read.
@@ -34,7 +37,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
@@ -52,7 +55,11 @@ class RequestMiddleware:
             await _too_large(scope, self._max_body)(scope, receive, counted_send)
             return
         for stream in await self._answer(scope, receive, counted_send):
-            await stream.send_all(receive, counted_send)
+            try:
+                await stream.send_all(receive, counted_send)
+            except Exception:
+                log.exception("request_failed", path=scope["path"], request_id=request_id)
+                raise
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> list[FrameResponse]:
         """Let FastAPI answer; gives the streams that are left to send, which need the body no more."""
@@ -68,7 +75,7 @@ class RequestMiddleware:
                 await place.aclose()
                 await send(message)
 
-            await self._app(scope, _again(scope[BODY], receive), send_outside)
+            await self.app(scope, _again(scope[BODY], receive), send_outside)
         del scope[BODY]
         return streams
 

@@ -36,13 +36,13 @@ class QuickPosts:
     """ASGI middleware: calls `api.turns.post_turn` for the posts it can read, and `app` for all else."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         post = _read(scope)
         if post is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         # For the figures of the request.
         scope["route"] = _ROUTE

@@ -129,5 +129,5 @@ async def _redis(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("request_failed", path=request.url.path, exc_info=error)
+    log.error("request_failed", path=request.url.path, request_id=request.scope["request_id"], exc_info=error)
     return problem(request, 500, "internal_error", "Something went wrong here; the log has the request_id.")

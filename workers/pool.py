@@ -167,5 +167,10 @@ class AsyncioPool(BasePool):
     def _run_callbacks(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
-        while self._done:
-            self._done.popleft()()
+        try:
+            while self._done:
+                self._done.popleft()()
+        finally:
+            # Celery's own may raise; those behind it have their turn nevertheless.
+            if self._done:
+                self.wake()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
-# What ends an answer in chunks.
+# What a stream starts with, and what ends it.
+OK = b"HTTP/1.1 200"
 LAST_CHUNK = b"0\r\n\r\n"
 WORD = re.compile(rb"w(\d+) ")
 # Seconds until a turn counts as failed; also the time to first token of one that had none.
@@ -88,6 +89,11 @@ class Stream(asyncio.Protocol):
         if not self.ended.done():
             self.ended.set_result(None)
 
+    @property
+    def refused(self) -> bool:
+        """Whether there was no answer, or one that is no stream."""
+        return not (self._pieces and self._pieces[0][1].startswith(OK))
+
     def abort(self) -> None:
         """Give it up."""
         if self._transport:
@@ -110,7 +116,7 @@ def tell(started: float, pieces: list[tuple[float, bytes]], tokens: int, dialect
         ended=pieces[-1][0] - started if pieces else LONGEST,
         gaps=[later - earlier for earlier, later in pairwise(times)],
         tokens=len(words),
-        whole=answer.startswith(b"HTTP/1.1 200") and words == list(range(tokens)),
+        whole=answer.startswith(OK) and words == list(range(tokens)),
     )
 
 

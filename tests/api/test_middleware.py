@@ -1,4 +1,4 @@
-"""What a stream holds of its request."""
+"""What a stream holds of its request, and what is said of one that breaks."""
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -43,3 +43,29 @@ async def test_the_body_of_a_post_is_not_kept_with_its_stream() -> None:
     await RequestMiddleware(app, max_body=100)(scope, receive, send)
     assert seen == [b"a body"]
     assert [stream.held for stream in streams] == [[]]
+
+
+async def test_a_stream_that_breaks_is_told_with_its_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its error goes on to the server, which breaks off the answer."""
+
+    class Broken(Stream):
+        async def send_all(self, receive: Receive, send: Send) -> None:
+            del receive, send
+            raise RuntimeError
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        scope[STREAMS].append(Broken(scope))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        del message
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/s", "headers": [(b"x-request-id", b"mine")]}
+    with pytest.raises(RuntimeError):
+        await RequestMiddleware(app, max_body=100)(scope, receive, send)
+    said = capsys.readouterr()
+    assert "request_failed" in said.out + said.err
+    assert "mine" in said.out + said.err

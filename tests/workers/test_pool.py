@@ -127,6 +127,28 @@ def pool() -> Iterator[Pool]:
         pool.pool.on_stop()
 
 
+def turn_until(pool: Pool, requests: list[Request]) -> None:
+    """Turn the hub until these have ended."""
+    while not all(request.results for request in requests):
+        pool.hub.turn()
+
+
+def test_an_error_of_celery_s_own_holds_up_no_other_callback(pool: Pool) -> None:
+    """Those behind it are called in the next turn of the hub, and those that come after it."""
+
+    def broken() -> None:
+        raise RuntimeError
+
+    first, *others = [pool.apply("turns") for _ in range(3)]
+    first.on_result = broken
+    pool.service.let_end()
+    with pytest.raises(RuntimeError):
+        turn_until(pool, [first])
+    turn_until(pool, others)
+    last = pool.apply("turns")
+    turn_until(pool, [last])
+
+
 def test_wake_ups_are_served_at_once_on_the_loop_s_thread(pool: Pool) -> None:
     """All that come are served side by side, acknowledged first, and none holds up the main thread."""
     requests = [pool.apply("turns") for _ in range(3)]

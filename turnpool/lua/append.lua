@@ -11,7 +11,7 @@ local function append(id, attempt, base, events)
   if not holds(turn, attempt) then return 0 end
   if misses(turn, base) then return -turn.seq end
   write_from(turn, tonumber(base), events)
-  redis.call('HSET', key_turn(id), 'seq', turn.seq)
+  keep(turn)
   return 1
 end
 

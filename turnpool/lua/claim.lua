@@ -46,8 +46,8 @@ local function take(turn)
     write(turn, 'turn.restarted', ',"reason":"' .. turn.restart .. '","keep":' .. characters(turn.partial))
   end
   write(turn, 'turn.in_progress', ',"worker":' .. json(a.worker))
-  redis.call('HSET', key_turn(turn.id), 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker,
-    'claim', a.claim, 'started_at', turn.started_at, 'seq', turn.seq)
+  keep(turn, 'attempt', turn.attempt, 'status', turn.status, 'worker', a.worker, 'claim', a.claim,
+    'started_at', turn.started_at)
 end
 
 local taken = a.again == '1' and taken_before()
@@ -67,8 +67,8 @@ turn.partial = ''
 for _, agent in ipairs(a.rest) do
   if turn.restart and agent == turn.agent then turn.partial = streamed(turn) end
 end
-if not taken then take(turn) end
 redis.call('ZADD', key_leases(a.queue), now + a.lease, turn.id)
+if not taken then take(turn) end
 
 turn.remaining = turn.deadline_at - now
 -- Only an earlier attempt, or an earlier call of this claim, has steps.

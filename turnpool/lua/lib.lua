@@ -39,19 +39,34 @@ end
 
 local function json(value) return cjson.encode(value) end
 
--- Add one event to the turn's log and tell those who listen. fields: JSON members with a comma before each.
--- The caller keeps turn.seq, after this: should the log refuse the event, the turn does not count it.
+-- Events that are written and not told yet: channel and message in turn.
+local written = {}
+
+-- Add one event to the turn's log; `keep` is to follow. fields: JSON members with a comma before each.
 local function write(turn, kind, fields)
   turn.seq = turn.seq + 1
   local frame = 'id: ' .. turn.seq .. '\nevent: ' .. kind .. '\ndata: {"type":"' .. kind
     .. '","turn_id":"' .. turn.id .. '","seq":' .. turn.seq .. ',"attempt":' .. turn.attempt
     .. ',"created_at":' .. clock .. fields .. '}\n\n'
   redis.call('XADD', key_log(turn.id), turn.seq .. '-0', 'e', frame)
-  redis.call('SPUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
+  table.insert(written, key_events(turn.session))
+  table.insert(written, turn.n .. ' ' .. frame)
+end
+
+-- Tell those who listen what is written.
+local function tell()
+  for i = 1, #written, 2 do redis.call('SPUBLISH', written[i], written[i + 1]) end
+  written = {}
+end
+
+-- Count the events that are written, with more fields of the turn and their values, and tell of them. In this order:
+-- should the log refuse an event, the turn does not count it; should nobody be told, the log and the turn agree.
+local function keep(turn, ...)
+  redis.call('HSET', key_turn(turn.id), 'seq', turn.seq, ...)
+  tell()
 end
 
 -- Events of a worker, as kind and fields in turn. Those up to turn.seq came in an earlier try of the same call.
--- The caller keeps turn.seq.
 local function write_from(turn, base, list)
   for i = 1, #list, 2 do
     base = base + 1
@@ -113,7 +128,7 @@ end
 -- Give a running turn back to the queue, at its old place.
 local function requeue(turn, reason)
   redis.call('ZREM', key_leases(turn.queue), turn.id)
-  redis.call('HSET', key_turn(turn.id), 'status', 'queued', 'restart', reason, 'worker', '', 'seq', turn.seq)
+  keep(turn, 'status', 'queued', 'restart', reason, 'worker', '')
   turn.status = 'queued'
   wait_in_line(turn)
   make_ready(turn)
@@ -193,8 +208,7 @@ end
 -- result: more fields of the turn, with their values. Returns the queue that has a ready turn more now, or ''.
 local function finish(turn, status, fields, kept, messages, result)
   write(turn, 'turn.' .. status, fields)
-  redis.call('HSET', key_turn(turn.id), 'status', status, 'ended_at', now, 'worker', '', 'seq', turn.seq,
-    unpack(result))
+  keep(turn, 'status', status, 'ended_at', now, 'worker', '', unpack(result))
   redis.call('ZREM', key_leases(turn.queue), turn.id)
   if turn.status == 'queued' then
     leave_line(turn)
