@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from fastapi import Request
+from fastapi.routing import APIRoute
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,9 +20,11 @@ from api.middleware import BODY
 from api.problems import answer_to
 from api.schemas import SESSION_ID, TurnRequest
 
-_PATH = re.compile("/v1/sessions/([^/]+)/turns")
 _SESSION_ID = re.compile(SESSION_ID)
-_ROUTE = next(route for route in turns.router.routes if getattr(route, "endpoint", None) is turns.post_turn)
+_ROUTE = next(
+    route for route in turns.router.routes
+    if isinstance(route, APIRoute) and route.endpoint is turns.post_turn
+)  # fmt: skip
 
 
 class Post(NamedTuple):
@@ -66,8 +69,8 @@ def _read(scope: Scope) -> Post | None:
     """The post, or None if a part of it is not as it should be, or FastAPI is to trace it."""
     if scope["type"] != "http" or scope["method"] != "POST" or "fastapi.telemetry" in scope:
         return None
-    path = _PATH.fullmatch(scope["path"])
-    if not path or not _SESSION_ID.fullmatch(path[1]) or scope.get("root_path"):
+    path = _ROUTE.path_regex.match(scope["path"])
+    if not path or not _SESSION_ID.fullmatch(path["session_id"]) or scope.get("root_path"):
         return None
     headers = Request(scope).headers
     scheme, key = get_authorization_scheme_param(headers.get("authorization"))
@@ -77,4 +80,4 @@ def _read(scope: Scope) -> Post | None:
         body = TurnRequest.model_validate_json(scope[BODY])
     except ValidationError:
         return None
-    return Post(path[1], body, key)
+    return Post(path["session_id"], body, key)

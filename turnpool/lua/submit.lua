@@ -86,7 +86,6 @@ end
 live(line, life + 60)
 for _, key in ipairs({session, key_messages(a.session_id)}) do live(key, life) end
 redis.call('EXPIRE', key_service(a.queue), life)
-tell()
 reply[2] = turn.id
 -- Here it saves the turn a round trip. The list is Celery's, named as the queue: whatever is wrong with it, the turn is accepted.
 if not head and (a.wake_up == '' or type(redis.pcall('LPUSH', a.queue, a.wake_up)) == 'table') then

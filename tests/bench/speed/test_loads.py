@@ -94,14 +94,19 @@ async def test_sessions_go_on_each_on_one_connection() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_session_whose_connection_is_lost_is_an_error_and_ends() -> None:
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 \r\n\r\n2\r\n{}\r\n0\r\n\r\n"])
+async def test_a_session_that_is_cut_off_or_refused_is_an_error_and_ends(answer: bytes) -> None:
     """Its turn is not whole, and it does not ask for ever."""
 
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                if not answer:
+                    break
+                writer.write(answer)
         writer.close()
 
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening:
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
         server = Server(pids={}, ports=[port], dialect=TURNPOOL)
         told = [stream.told() for stream in await steady(server, "s", 3, 60, tokens=2)]
