@@ -16,6 +16,7 @@ from api.problems import add_handlers
 from api.relay import Relay
 from api.tasks import end
 from api.upkeep import expire_turns, top_up
+from turnpool.membership import Membership
 from turnpool.metrics import watch
 from turnpool.redis import connect
 from turnpool.settings import Settings
@@ -52,13 +53,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     store = Store.connect(settings)
     relay = Relay(store)
-    wakeups = WakeUps(connect(settings.broker))
+    wakeups = WakeUps(connect(settings.broker), settings.namespace)
     app.state.context = Context(settings, store, relay, wakeups)
     tasks = [
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),
         asyncio.create_task(top_up(app.state.context), name="top up"),
         asyncio.create_task(watch(store), name="watch"),
+        asyncio.create_task(Membership(settings).stay(), name="membership"),
     ]
     try:
         yield

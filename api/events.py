@@ -10,6 +10,7 @@ from api.schemas import EventList, SessionId, TurnId, as_json
 from api.sse import FrameResponse
 from api.streams import session_stream, turn_stream
 from turnpool.events import data_of, seq_of
+from turnpool.ids import session_of
 
 # More events than a turn can have, and a number that fits Redis' stream ids.
 MOST_DIGITS = 15
@@ -37,11 +38,11 @@ async def turn_events(
         # The one answer that keeps a browser's EventSource from connecting again.
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     if follow:
-        subscription = context.relay.subscribe(turn_id.rpartition(".")[0])
+        subscription = context.relay.subscribe(session_of(turn_id), tenant)
         stream = turn_stream(context.store, subscription, turn_id, tenant, start)
         return FrameResponse(stream, resumed=start > 0)
     events = []
-    while frames := await context.store.frames(turn_id, start):
+    while frames := await context.store.frames(turn_id, tenant, start):
         events += [data_of(frame) for frame in frames]
         start = seq_of(frames[-1])
     return as_json(EventList(events=events))
@@ -58,16 +59,16 @@ async def session_events(
     """Stream the events of all turns of a session: those that have not ended, and all to come."""
     await context.store.session(session_id, tenant)
     place = last_event_id or after
-    cursor = Cursor.decode(place) if place else await _now(context, session_id)
-    subscription = context.relay.subscribe(session_id)
+    cursor = Cursor.decode(place) if place else await _now(context, session_id, tenant)
+    subscription = context.relay.subscribe(session_id, tenant)
     stream = session_stream(context.store, subscription, session_id, tenant, cursor)
     return FrameResponse(stream, resumed=bool(place))
 
 
-async def _now(context: Context, session_id: str) -> Cursor:
+async def _now(context: Context, session_id: str, tenant: str) -> Cursor:
     # The newest first: a turn that comes between the two is then after the cursor, not lost.
-    newest = await context.store.newest(session_id)
-    unfinished = await context.store.unfinished(session_id)
+    newest = await context.store.newest(session_id, tenant)
+    unfinished = await context.store.unfinished(session_id, tenant)
     return Cursor.at(newest, [n for n in unfinished if n <= newest])
 
 

@@ -19,6 +19,7 @@ from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.durability import check
 from turnpool.logs import configure, get_logger
+from turnpool.membership import Membership
 from turnpool.settings import Settings, load_settings, told
 
 log = get_logger(__name__)
@@ -79,6 +80,7 @@ def main() -> None:
             tracing.setup("turnpool-api")
     with told():
         asyncio.run(check(settings))
+        asyncio.run(Membership(settings).enter())
         sockets = listen(settings.host, settings.port, BACKLOG)
     server = Server(_config(settings))
     spare_the_collector()

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from api import metrics
 from api.subscription import Subscription
+from turnpool import keys
 from turnpool.logs import get_logger
 from turnpool.nodes import Node, Nodes
 from turnpool.redis import is_away
@@ -26,8 +27,6 @@ SILENCE = 5.0
 FOR_EVER: dict[str, Any] = {"timeout": math.inf, "disconnect_on_error": False, "push_request": True}
 # Kind, channel, and what was said, or how many channels there are now.
 MESSAGE_PARTS = 3
-# Keeps a connection open while no session is listened to.
-OWN_CHANNEL = "turnpool:relay"
 
 
 @dataclass(eq=False)
@@ -77,7 +76,8 @@ class Reader:
 
     async def _read(self) -> None:
         async with self._node.redis.pubsub(push_handler_func=_as_it_is) as pubsub:
-            await pubsub.subscribe(OWN_CHANNEL)
+            # Keeps the connection open while no session is listened to.
+            await pubsub.subscribe(keys.relay(self._nodes.prefixes[0]))
             # Used by itself, which costs half of what the pubsub object's own ways do. Those would, when the
             # connection is lost, make another, and subscribe to nothing but the channel that they know.
             connection = pubsub.connection

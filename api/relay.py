@@ -11,7 +11,6 @@ from api import metrics
 from api.reader import AWAY_PAUSE, Channel, Channels, Reader, tell_away
 from api.subscription import Subscription
 from api.tasks import end
-from turnpool import keys
 from turnpool.nodes import Node
 from turnpool.store import Store
 
@@ -29,10 +28,9 @@ class Relay:
         self._changed = asyncio.Event()
         store.nodes.watch(self._changed.set)
 
-    def subscribe(self, session_id: str) -> Subscription:
-        """Events of a session from when it is `in_force`, which is not as long as Redis is away."""
-        prefix = self._store.prefix_of(session_id)
-        name = keys.events(prefix, session_id)
+    def subscribe(self, session_id: str, tenant: str) -> Subscription:
+        """Events of a tenant's session from when it is `in_force`, which is not as long as Redis is away."""
+        prefix, name = self._store.channel(session_id, tenant)
         channel = self._channels.setdefault(name, Channel(prefix))
 
         def leave(subscription: Subscription) -> None:

@@ -41,7 +41,7 @@ async def list_sessions(
 async def get_session(context: CurrentContext, tenant: Tenant, session_id: SessionId) -> SessionDetail:
     """Get a session with its messages."""
     session = await context.store.session(session_id, tenant)
-    messages = await context.store.messages(session_id)
+    messages = await context.store.messages(session_id, tenant)
     return SessionDetail(**SessionView.of(session).model_dump(), messages=messages)
 
 

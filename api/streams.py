@@ -15,6 +15,7 @@ from api.place import Place
 from api.subscription import ClosingError, Subscription
 from turnpool.errors import SessionNotFoundError, TurnNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
+from turnpool.ids import number_of
 from turnpool.redis import is_away
 from turnpool.store import Store
 
@@ -64,7 +65,7 @@ async def turn_stream(
             await subscription.comes(asyncio.get_running_loop().time() + FIRST_SECONDS)
         yield RETRY
         place, silence = Place(after), Silence()
-        n = int(turn_id.rpartition(".")[2])
+        n = number_of(turn_id)
         await subscription.soon()
         while not (subscription.closing or place.over):
             try:
@@ -92,7 +93,7 @@ async def _logged(
     subscription.catch_up()
     found = False
     read = subscription.unless_closed
-    while not place.over and (frames := await read(store.frames, turn_id, place.after)):
+    while not place.over and (frames := await read(store.frames, turn_id, tenant, place.after)):
         found = True
         if new := place.advance(frames):
             yield new
@@ -172,19 +173,19 @@ async def _logged_session(
     subscription.catch_up()
     read = subscription.unless_closed
     await read(store.session, session_id, tenant)
-    newest = await read(store.newest, session_id)
+    newest = await read(store.newest, session_id, tenant)
     cursor.know(newest)
     for n in cursor.unfinished(newest):
         turn_id = f"{session_id}.{n}"
-        frames = await read(store.frames, turn_id, cursor.seq(n))
+        frames = await read(store.frames, turn_id, tenant, cursor.seq(n))
         if not frames and cursor.seq(n) and await read(_is_cut, store, turn_id, tenant, cursor, n):
-            frames = await read(store.frames, turn_id, cursor.seq(n))
+            frames = await read(store.frames, turn_id, tenant, cursor.seq(n))
         while frames:
             if piece := b"".join(_numbered(cursor, n, frames)):
                 yield piece
             if is_terminal(frames[-1]):
                 break
-            frames = await read(store.frames, turn_id, cursor.seq(n))
+            frames = await read(store.frames, turn_id, tenant, cursor.seq(n))
         cursor.seen(n)
 
 

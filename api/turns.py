@@ -16,6 +16,8 @@ from api.streams import turn_stream
 from api.waiting import wait_for_end
 from turnpool import tracing
 from turnpool.errors import NotDurableError, TurnpoolError
+from turnpool.ids import number_of, scoped
+from turnpool.keys import wakeups
 from turnpool.models import NewTurn, Submitted
 from turnpool.wakeups import message
 
@@ -46,6 +48,7 @@ async def _submit(
     if key is not None and len(key) > LONGEST_KEY:
         raise IdempotencyKeyTooLongError
     agent = context.settings.agent_spec(body.agent)
+    wake_up = message(wakeups(context.settings.namespace, agent.queue))
     submitted = await context.store.submit(
         NewTurn(
             session_id=session_id,
@@ -61,14 +64,14 @@ async def _submit(
             idempotency_key=_digest(key.encode()) if key else "",
             body_digest=_digest(_canonical(body)) if key else "",
             traceparent=tracing.headers().get("traceparent", ""),
-            wake_up=message(agent.queue) if context.settings.is_one_server else b"",
+            wake_up=wake_up if context.settings.is_one_server else b"",
         )
     )
     if not submitted.replayed:
         metrics.SUBMITTED.labels(agent.queue).inc()
     context.wakeups.publish(submitted.woken)
     made = {} if submitted.accepted_at is None else {"created_at": submitted.accepted_at}
-    if not await context.store.confirm(submitted.turn_id, **made):
+    if not await context.store.confirm(scoped(tenant, submitted.turn_id), **made):
         raise NotDurableError("a server that took over does not have it")
     return submitted
 
@@ -112,7 +115,7 @@ async def _stream(
     """Post a turn and answer with its stream."""
     store = context.store
     # Who listens before the turn is accepted hears all of it, and reads no log.
-    subscription = context.relay.subscribe(session_id)
+    subscription = context.relay.subscribe(session_id, tenant)
     try:
         heard = await subscription.soon()
         subscription.catch_up()
@@ -143,8 +146,8 @@ async def list_turns(
 ) -> TurnList:
     """List a session's turns, newest first."""
     await context.store.session(session_id, tenant)
-    turns = await context.store.turns(session_id, limit, cursor)
-    last = int(turns[-1].id.rpartition(".")[2]) if turns else 1
+    turns = await context.store.turns(session_id, tenant, limit, cursor)
+    last = number_of(turns[-1].id) if turns else 1
     return TurnList(
         turns=[TurnView.of(turn) for turn in turns],
         next_cursor=str(last) if len(turns) == limit and last > 1 else None,

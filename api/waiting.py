@@ -6,6 +6,7 @@ from fastapi import Request
 
 from api.context import Context
 from api.streams import turn_stream
+from turnpool.ids import session_of
 from turnpool.models import TurnRecord
 
 
@@ -28,7 +29,7 @@ async def wait_for_end(
 
 
 async def _end(context: Context, turn_id: str, tenant: str, after: int) -> None:
-    subscription = context.relay.subscribe(turn_id.rpartition(".")[0])
+    subscription = context.relay.subscribe(session_of(turn_id), tenant)
     async for _ in turn_stream(context.store, subscription, turn_id, tenant, after):
         pass
 

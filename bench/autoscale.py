@@ -52,8 +52,8 @@ class Run:
 
     async def metric(self) -> tuple[int, int]:
         """What the trigger reads: turns that wait, and that run."""
-        queued: Any = self.broker.llen(DEFAULT_QUEUE)
-        running: Any = self.broker.zcard(keys.leases(keys.prefix("0"), DEFAULT_QUEUE))
+        queued: Any = self.broker.llen(keys.wakeups("turnpool", DEFAULT_QUEUE))
+        running: Any = self.broker.zcard(keys.leases(keys.prefix("turnpool", "0"), DEFAULT_QUEUE))
         return await queued, await running
 
     async def control(self, start: float) -> None:

@@ -42,7 +42,7 @@ async def redis_url(valkey: ValkeyServer) -> AsyncIterator[str]:
 
 async def check_keys(redis: Redis) -> None:
     """No key without a time to live, apart from the listed indexes."""
-    prefix = keys.prefix("0")
+    prefix = keys.prefix("turnpool", "0")
     immortal = [key.decode() async for key in redis.scan_iter(f"{prefix}*") if await redis.ttl(key) == -1]
     leaked = [key for key in immortal if not key.removeprefix(prefix).startswith(keys.INDEXES)]
     assert not leaked, f"keys without a time to live: {leaked}"

@@ -25,7 +25,16 @@ from turnpool import keys
 from turnpool.logs import get_logger
 from turnpool.nodes import Node, Nodes, OneNode, answers
 from turnpool.pipelined import Command
-from turnpool.redis import ANSWER_TIMEOUT, CLUSTER_PORT, connect, hosts_of, is_away, is_cluster, place
+from turnpool.redis import (
+    ANSWER_TIMEOUT,
+    CLUSTER_PORT,
+    connect,
+    database_of,
+    hosts_of,
+    is_away,
+    is_cluster,
+    place,
+)
 
 log = get_logger(__name__)
 
@@ -47,8 +56,10 @@ FAREWELL = 2 * ANSWER_TIMEOUT
 class Cluster(Nodes):
     """Finds the primaries from some nodes, and again whenever one is away or a slot has moved."""
 
-    def __init__(self, url: str, connections: int) -> None:
-        self.prefixes = tuple(map(keys.prefix, keys.partitions(keys.CLUSTER_PARTITIONS)))
+    def __init__(self, url: str, namespace: str, connections: int) -> None:
+        self.prefixes = tuple(
+            keys.prefix(namespace, name) for name in keys.partitions(keys.CLUSTER_PARTITIONS)
+        )
         self._slots = {prefix: key_slot(prefix.encode()) for prefix in self.prefixes}
         self._url = urlsplit(url)
         self._connections = connections
@@ -291,8 +302,8 @@ def _late() -> RedisTimeoutError:
     return RedisTimeoutError("the node of this partition does not answer")
 
 
-def open_nodes(url: str, connections: int) -> Nodes:
+def open_nodes(url: str, namespace: str, connections: int) -> Nodes:
     """The servers that a URL names, with so many connections to each; none is made yet."""
     if is_cluster(url):
-        return Cluster(url, connections)
-    return OneNode(connect(url, connections=connections))
+        return Cluster(url, namespace, connections)
+    return OneNode(connect(url, connections=connections), namespace, database_of(url))

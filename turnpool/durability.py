@@ -110,7 +110,7 @@ async def check(settings: Settings) -> None:
     Raises SettingsError if they cannot do what TURNPOOL_DURABILITY asks; warns of one that may throw
     keys away. A server that is away is not looked at.
     """
-    nodes = open_nodes(settings.store, connections=1)
+    nodes = open_nodes(settings.store, settings.namespace, connections=1)
     try:
         await nodes.find()
         for node, prefix in {nodes.node_of(prefix): prefix for prefix in nodes.prefixes}.items():

@@ -1,10 +1,11 @@
 """Every key in Redis: a function each, with its type, contents and lifetime.
 
 `p` is the prefix of a partition (`prefix`), whose hash tag keeps all keys of the partition on one
-node. The Lua scripts use these very functions: `lua_functions` writes them out in Lua.
+node. Ids of sessions and turns are scoped (`ids.py`). The Lua scripts use these very functions:
+`lua_functions` writes them out in Lua.
 
-No key is without a time to live, apart from `INDEXES`: sorted sets of what waits or runs, which
-are empty, so not there, when nothing does.
+No key is without a time to live, apart from `INDEXES`: the record of the pool, and sorted sets of what
+waits or runs, which are empty, so not there, when nothing does.
 """
 
 import inspect
@@ -30,21 +31,35 @@ def partitions(count: int) -> tuple[str, ...]:
     raise AssertionError  # there are names enough
 
 
-def prefix(partition: str) -> str:
+def prefix(namespace: str, partition: str) -> str:
     """Prefix of all keys of a partition."""
-    return f"turnpool:{{{partition}}}:"
+    return f"{namespace}:{{{partition}}}:"
+
+
+def wakeups(namespace: str, queue: str) -> str:
+    """List in the broker: a queue's wake-ups; its name is that of the Celery queue. No time to live."""
+    return f"{namespace}:{queue}"
+
+
+def queue_of(wakeups_name: str) -> str:
+    """Return the queue whose wake-ups are in the list of this name."""
+    return wakeups_name.partition(":")[2]
+
+
+def pool(p: str) -> str:
+    """Hash: the version of the schema (`schema`) and the id of the pool (`id`). Index."""
+    return f"{p}pool"
 
 
 def session(p: str, session_id: str) -> str:
-    """Hash: tenant, created_at (ms), metadata (JSON). Session TTL, longer while a turn waits or runs."""
+    """Hash: created_at (ms), metadata (JSON). Session TTL, longer while a turn waits or runs."""
     return f"{p}session:{session_id}"
 
 
 def line(p: str, session_id: str) -> str:
-    """Hash: n (number of the newest turn), tenant, head (turn that is ready or runs).
+    """Hash: n (number of the newest turn), head (turn that is ready or runs).
 
-    Outlives the session and its turns: no turn id comes twice, and nobody else gets the session id
-    while anything of it can be read.
+    Outlives the session and its turns, so that no turn id is given twice.
     """
     return f"{p}line:{session_id}"
 
@@ -59,9 +74,17 @@ def pending(p: str, session_id: str) -> str:
     return f"{p}pending:{session_id}"
 
 
-def events(p: str, session_id: str) -> str:
-    """Channel: `<n> <SSE frame>` for every event of every turn of the session."""
-    return f"{p}events:{session_id}"
+def events(p: str, database: str, session_id: str) -> str:
+    """Channel: `<n> <SSE frame>` for every event of every turn of the session.
+
+    Pub/sub ignores databases, so the number of the store's is part of the name.
+    """
+    return f"{p}events:{database}:{session_id}"
+
+
+def relay(p: str) -> str:
+    """Channel: nothing is published; an API's connection for pub/sub stays subscribed to it."""
+    return f"{p}relay"
 
 
 def sessions(p: str, tenant: str) -> str:
@@ -89,9 +112,9 @@ def idempotency(p: str, session_id: str, digest: str) -> str:
     return f"{p}idempotency:{session_id}:{digest}"
 
 
-def accepted(p: str) -> str:
+def newest(p: str) -> str:
     """String: the age (ms) in the newest turn's place in line. Seven days."""
-    return f"{p}accepted"
+    return f"{p}newest"
 
 
 def ready(p: str, queue: str, tenant: str) -> str:
@@ -155,11 +178,11 @@ def workers(p: str) -> str:
 
 
 ALL: tuple[Callable[..., str], ...] = (
-    session, line, messages, pending, events, sessions, turn, log, steps, idempotency,
-    accepted, ready, tenants, service, queued, deadlines, leases, missing, pulse, watched, mark, worker,
+    pool, session, line, messages, pending, events, sessions, turn, log, steps, idempotency,
+    newest, ready, tenants, service, queued, deadlines, leases, missing, pulse, watched, mark, worker,
     workers,
 )  # fmt: skip
-INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers")
+INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers", "pool")
 
 
 def lua_functions() -> str:

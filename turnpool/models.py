@@ -7,6 +7,7 @@ from typing import Any, Self
 import orjson
 
 from turnpool.agent import Message
+from turnpool.ids import scoped, unscoped
 from turnpool.states import Status
 
 
@@ -58,7 +59,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """A turn as stored. Times are Unix seconds; `usage` and `error` are None where there is none."""
+    """A turn as stored. Times are Unix seconds; `usage` and `error` are None where there is none.
+
+    `id` and `session_id` are the client's; `scoped_id` is the store's.
+    """
 
     id: str
     session_id: str
@@ -82,14 +86,19 @@ class TurnRecord:
     usage: dict[str, int] | None
     error: dict[str, str] | None
 
+    @property
+    def scoped_id(self) -> str:
+        """The turn's id in the store."""
+        return scoped(self.tenant, self.id)
+
     @classmethod
     def from_hash(cls, fields: dict[bytes, bytes]) -> Self:
         """From the turn's hash."""
         text = {name.decode(): value.decode() for name, value in fields.items()}
         code = text.get("error_code")
         return cls(
-            id=text["id"],
-            session_id=text["session"],
+            id=unscoped(text["id"]),
+            session_id=unscoped(text["session"]),
             tenant=text["tenant"],
             queue=text["queue"],
             agent=text["agent"],
@@ -174,7 +183,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What a look for dead workers found: turns back in the queue, turns ended, queues to wake."""
+    """What a look for dead workers found: scoped ids of turns back in the queue and ended, queues to wake."""
 
     requeued: tuple[str, ...]
     ended: tuple[str, ...]

@@ -42,9 +42,10 @@ class Node:
 
 
 class Nodes(ABC):
-    """The servers of a store. `prefixes`: of its partitions."""
+    """The servers of a store. `prefixes`: of its partitions; `database`: its number on its server."""
 
     prefixes: tuple[str, ...]
+    database: int = 0
 
     def prefix_of(self, name: str) -> str:
         """Prefix of the partition that a session or a queue belongs to."""
@@ -95,8 +96,9 @@ class Nodes(ABC):
 class OneNode(Nodes):
     """A standalone server, or the primary that Sentinels name."""
 
-    def __init__(self, redis: Redis) -> None:
-        self.prefixes = (keys.prefix("0"),)
+    def __init__(self, redis: Redis, namespace: str, database: int) -> None:
+        self.prefixes = (keys.prefix(namespace, "0"),)
+        self.database = database
         self.node = Node(redis)
 
     async def execute(self, prefix: str, *command: Any) -> Any:  # noqa: ARG002 - there is one partition

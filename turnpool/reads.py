@@ -11,6 +11,7 @@ import orjson
 from turnpool import keys
 from turnpool.agent import Message
 from turnpool.errors import LogExpiredError, SessionNotFoundError, TurnNotFoundError, TurnpoolError
+from turnpool.ids import number_of, scoped, session_of, unscoped
 from turnpool.models import QueueState, SessionRecord, TurnRecord, WorkerInfo
 from turnpool.nodes import Nodes
 from turnpool.pipelined import Command
@@ -48,22 +49,28 @@ class Reads:
         return node.redis if node else None
 
     def prefix_of(self, session_id: str) -> str:
-        """Prefix of a session's partition."""
+        """Prefix of a session's partition, by its scoped id."""
         return self.nodes.prefix_of(session_id)
 
     def prefix_of_turn(self, turn_id: str) -> str:
-        """Prefix of the partition of a turn's session."""
-        return self.nodes.prefix_of(turn_id.rpartition(".")[0])
+        """Prefix of the partition of a turn's session, by the turn's scoped id."""
+        return self.nodes.prefix_of(session_of(turn_id))
+
+    def channel(self, session_id: str, tenant: str) -> tuple[str, str]:
+        """Prefix of a session's partition, and the channel of its events."""
+        name = scoped(tenant, session_id)
+        prefix = self.prefix_of(name)
+        return prefix, keys.events(prefix, str(self.nodes.database), name)
 
     async def session(self, session_id: str, tenant: str) -> SessionRecord:
         """A session. Raises SessionNotFoundError."""
-        (session,) = await self._sessions([session_id], tenant)
+        (session,) = await self._sessions([scoped(tenant, session_id)], tenant)
         if session is None:
             raise SessionNotFoundError(session_id)
         return session
 
     async def _sessions(self, session_ids: list[str], tenant: str) -> list[SessionRecord | None]:
-        """The sessions of these ids that are the tenant's."""
+        """A tenant's sessions of these scoped ids; None for each that is gone."""
         commands: list[tuple[str, Command]] = []
         for session_id in session_ids:
             prefix = self.prefix_of(session_id)
@@ -71,14 +78,15 @@ class Reads:
             commands.append((prefix, ("HGET", keys.line(prefix, session_id), "head")))
         replies = await self._read(commands)
         return [
-            _session(session_id, fields, head) if fields.get(b"tenant") == tenant.encode() else None
+            _session(session_id, tenant, fields, head) if fields else None
             for session_id, fields, head in zip(session_ids, replies[::2], replies[1::2], strict=True)
         ]
 
-    async def messages(self, session_id: str) -> list[Message]:
+    async def messages(self, session_id: str, tenant: str) -> list[Message]:
         """All messages of a session, oldest first."""
-        prefix = self.prefix_of(session_id)
-        stored = await self.nodes.execute(prefix, "LRANGE", keys.messages(prefix, session_id), 0, -1)
+        name = scoped(tenant, session_id)
+        prefix = self.prefix_of(name)
+        stored = await self.nodes.execute(prefix, "LRANGE", keys.messages(prefix, name), 0, -1)
         return [orjson.loads(message) for message in stored]
 
     async def sessions(
@@ -109,65 +117,69 @@ class Reads:
 
     async def turn(self, turn_id: str, tenant: str) -> TurnRecord:
         """A turn. Raises TurnNotFoundError."""
-        prefix = self.prefix_of_turn(turn_id)
-        fields = await self.nodes.execute(prefix, "HGETALL", keys.turn(prefix, turn_id))
-        if fields.get(b"tenant") != tenant.encode():
+        name = scoped(tenant, turn_id)
+        prefix = self.prefix_of_turn(name)
+        fields = await self.nodes.execute(prefix, "HGETALL", keys.turn(prefix, name))
+        if not fields:
             raise TurnNotFoundError(turn_id)
         return TurnRecord.from_hash(fields)
 
-    async def error_code(self, turn_id: str) -> str | None:
-        """The code of the error that a turn ended with, whoever owns it; None if there is none."""
-        prefix = self.prefix_of_turn(turn_id)
-        code = await self.nodes.execute(prefix, "HGET", keys.turn(prefix, turn_id), "error_code")
+    async def error_code(self, scoped_id: str) -> str | None:
+        """The code of the error that a turn ended with; None if there is none."""
+        prefix = self.prefix_of_turn(scoped_id)
+        code = await self.nodes.execute(prefix, "HGET", keys.turn(prefix, scoped_id), "error_code")
         return code.decode() if code else None
 
-    async def newest(self, session_id: str) -> int:
+    async def newest(self, session_id: str, tenant: str) -> int:
         """The number of the session's newest turn, 0 if it has had none."""
-        prefix = self.prefix_of(session_id)
-        return int(await self.nodes.execute(prefix, "HGET", keys.line(prefix, session_id), "n") or 0)
+        name = scoped(tenant, session_id)
+        prefix = self.prefix_of(name)
+        return int(await self.nodes.execute(prefix, "HGET", keys.line(prefix, name), "n") or 0)
 
-    async def unfinished(self, session_id: str) -> list[int]:
+    async def unfinished(self, session_id: str, tenant: str) -> list[int]:
         """Numbers of the session's turns that have not ended, in order."""
-        prefix = self.prefix_of(session_id)
+        name = scoped(tenant, session_id)
+        prefix = self.prefix_of(name)
         # In this order: a turn that becomes the head in between is seen twice, not missed.
         pending, head = await self._read(
             [
-                (prefix, ("LRANGE", keys.pending(prefix, session_id), 0, -1)),
-                (prefix, ("HGET", keys.line(prefix, session_id), "head")),
+                (prefix, ("LRANGE", keys.pending(prefix, name), 0, -1)),
+                (prefix, ("HGET", keys.line(prefix, name), "head")),
             ]
         )
         found = dict.fromkeys(turn_id for turn_id in (head, *pending) if turn_id)
-        return [int(turn_id.rpartition(b".")[2]) for turn_id in found]
+        return [number_of(turn_id.decode()) for turn_id in found]
 
-    async def turns(self, session_id: str, limit: int, before: int | None) -> list[TurnRecord]:
+    async def turns(self, session_id: str, tenant: str, limit: int, before: int | None) -> list[TurnRecord]:
         """Turns of a session with a number below `before`, newest first."""
-        prefix = self.prefix_of(session_id)
-        top = await self.newest(session_id) + 1 if before is None else before
+        name = scoped(tenant, session_id)
+        prefix = self.prefix_of(name)
+        top = await self.newest(session_id, tenant) + 1 if before is None else before
         numbers = range(top - 1, max(top - 1 - limit, 0), -1)
-        hashes = await self._read(
-            [(prefix, ("HGETALL", keys.turn(prefix, f"{session_id}.{n}"))) for n in numbers]
-        )
+        hashes = await self._read([(prefix, ("HGETALL", keys.turn(prefix, f"{name}.{n}"))) for n in numbers])
         return [TurnRecord.from_hash(fields) for fields in hashes if fields]
 
-    async def frames(self, turn_id: str, after: int) -> list[bytes]:
+    async def frames(self, turn_id: str, tenant: str, after: int) -> list[bytes]:
         """Up to LOG_PAGE events of a turn after a seq, as SSE frames."""
-        prefix = self.prefix_of_turn(turn_id)
-        log = keys.log(prefix, turn_id)
+        name = scoped(tenant, turn_id)
+        prefix = self.prefix_of_turn(name)
+        log = keys.log(prefix, name)
         entries = await self.nodes.execute(prefix, "XRANGE", log, f"({after}-0", "+", "COUNT", LOG_PAGE)
         return [fields[b"e"] for _, fields in entries]
 
     async def check_log(self, turn_id: str, tenant: str) -> None:
         """Raises TurnNotFoundError, or LogExpiredError if the turn is known but its events are gone."""
-        prefix = self.prefix_of_turn(turn_id)
-        owner, there = await self._read(
+        name = scoped(tenant, turn_id)
+        prefix = self.prefix_of_turn(name)
+        known, logged = await self._read(
             [
-                (prefix, ("HGET", keys.turn(prefix, turn_id), "tenant")),
-                (prefix, ("EXISTS", keys.log(prefix, turn_id))),
+                (prefix, ("EXISTS", keys.turn(prefix, name))),
+                (prefix, ("EXISTS", keys.log(prefix, name))),
             ]
         )
-        if owner != tenant.encode():
+        if not known:
             raise TurnNotFoundError(turn_id)
-        if not there:
+        if not logged:
             raise LogExpiredError(turn_id)
 
     async def queue_state(self, queue: str) -> QueueState:
@@ -223,13 +235,13 @@ class Reads:
         return await asyncio.gather(*(self.nodes.execute(prefix, *command) for prefix, command in commands))
 
 
-def _session(session_id: str, fields: dict[bytes, bytes], head: bytes | None) -> SessionRecord:
+def _session(scoped_id: str, tenant: str, fields: dict[bytes, bytes], head: bytes | None) -> SessionRecord:
     return SessionRecord(
-        id=session_id,
-        tenant=fields[b"tenant"].decode(),
+        id=unscoped(scoped_id),
+        tenant=tenant,
         created_at=int(fields[b"created_at"]) / 1000,
         metadata=orjson.loads(fields[b"metadata"]),
-        active_turn=head.decode() if head else None,
+        active_turn=unscoped(head.decode()) if head else None,
     )
 
 

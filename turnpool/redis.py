@@ -203,6 +203,15 @@ def _sentinel_login(parts: SplitResult) -> dict[str, str]:
     return {name: query[f"sentinel_{name}"][0] for name in names if f"sentinel_{name}" in query}
 
 
+def database_of(url: str) -> int:
+    """The number of the database that the URL names, 0 if it names none."""
+    parts = urlsplit(url)
+    if named := parse_qs(parts.query).get("db"):
+        return int(named[0])
+    path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    return int(path or 0)
+
+
 def with_password(url: str, password: str) -> str:
     """The URL with the password, unless it has one."""
     parts = urlsplit(url)

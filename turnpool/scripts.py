@@ -24,11 +24,11 @@ class Script(NamedTuple):
 
 
 @cache
-def script(name: str) -> Script:
-    """The script in `lua/<name>.lua` behind the key functions and `lib.lua`."""
+def script(name: str, database: int) -> Script:
+    """The script in `lua/<name>.lua` behind the key functions and `lib.lua`, for a store in this database."""
     folder = files("turnpool") / "lua"
     parts = (
-        "local P = KEYS[1]",
+        f"local P, DATABASE = KEYS[1], '{database}'",
         keys.lua_functions(),
         (folder / "lib.lua").read_text(),
         (folder / f"{name}.lua").read_text(),
@@ -41,9 +41,10 @@ def script(name: str) -> Script:
 async def run(nodes: Nodes, name: str, prefix: str, *arguments: Argument) -> Any:
     """Run a script; a server that does not know it yet is given its text."""
     try:
-        return await nodes.execute(prefix, *call(name, prefix, *arguments))
+        return await nodes.execute(prefix, *call(nodes, name, prefix, *arguments))
     except NoScriptError:
-        return await nodes.execute(prefix, "EVAL", script(name).text, 1, prefix, *arguments)
+        text = script(name, nodes.database).text
+        return await nodes.execute(prefix, "EVAL", text, 1, prefix, *arguments)
 
 
 async def run_many(nodes: Nodes, name: str, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
@@ -51,7 +52,7 @@ async def run_many(nodes: Nodes, name: str, calls: Sequence[tuple[str, Sequence[
 
     Only for scripts that may be called again with the same arguments.
     """
-    commands = [(prefix, call(name, prefix, *arguments)) for prefix, arguments in calls]
+    commands = [(prefix, call(nodes, name, prefix, *arguments)) for prefix, arguments in calls]
     replies = await nodes.many(commands)
     unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
@@ -62,6 +63,6 @@ async def run_many(nodes: Nodes, name: str, calls: Sequence[tuple[str, Sequence[
     return replies
 
 
-def call(name: str, prefix: str, *arguments: Argument) -> Command:
+def call(nodes: Nodes, name: str, prefix: str, *arguments: Argument) -> Command:
     """The command that runs a script which the server knows."""
-    return ("EVALSHA", script(name).digest, 1, prefix, *arguments)
+    return ("EVALSHA", script(name, nodes.database).digest, 1, prefix, *arguments)

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     secrets_dir: str = Field(
         "", description="Folder whose files `turnpool_<setting>` give settings that the environment does not."
     )
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
+        "turnpool",
+        description="Prefix of every key, channel and Celery queue; pools on one server need different ones.",
+    )
     agents: str = Field(
         "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent",
         description="Agents as name=module:attribute[@queue], comma-separated; the first is the default.",

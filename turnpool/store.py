@@ -31,6 +31,7 @@ from turnpool.errors import (
     TurnNotFoundError,
 )
 from turnpool.events import Entry
+from turnpool.ids import scoped, unscoped
 from turnpool.logs import get_logger
 from turnpool.models import Claim, NewTurn, Outcome, Reaped, Submitted, TurnRecord, WorkerInfo
 from turnpool.nodes import Nodes
@@ -47,7 +48,7 @@ CLAIM_PAUSE = 0.2
 
 
 class Held(NamedTuple):
-    """A worker's hold on a turn: which attempt it is, and the seq of the last event it has written."""
+    """A worker's hold on a turn: its scoped id, which attempt it is, the seq of the last event written."""
 
     turn_id: str
     attempt: int
@@ -75,23 +76,24 @@ class Store(Reads):
     @classmethod
     def connect(cls, settings: Settings, connections: int = CONNECTIONS) -> Self:
         """A store where the settings name it, with so many connections to each node; none is made yet."""
-        return cls(open_nodes(settings.store, connections), settings)
+        return cls(open_nodes(settings.store, settings.namespace, connections), settings)
 
     async def create_session(self, session_id: str, tenant: str, metadata: dict[str, Any]) -> None:
         """Create a session. Raises SessionExistsError."""
-        prefix = self.prefix_of(session_id)
+        name = scoped(tenant, session_id)
         data = orjson.dumps(metadata)
-        made = await self._run("create_session", prefix, session_id, tenant, data, *self._kept)
+        made = await self._run("create_session", self.prefix_of(name), name, tenant, data, *self._kept)
         if not made:
             raise SessionExistsError(session_id)
 
     async def delete_session(self, session_id: str, tenant: str) -> None:
         """Delete a session and cancel what waits or runs. Raises SessionNotFoundError."""
-        prefix = self.prefix_of(session_id)
+        name = scoped(tenant, session_id)
+        prefix = self.prefix_of(name)
         turn, created = 1, ""
         while turn > 0:
             turn, created = await self._run(
-                "delete_session", prefix, session_id, tenant, *self._kept, turn, created
+                "delete_session", prefix, name, tenant, *self._kept, turn, created
             )
         if not turn:
             raise SessionNotFoundError(session_id)
@@ -99,14 +101,14 @@ class Store(Reads):
     async def submit(self, new: NewTurn) -> Submitted:
         """Accept a turn.
 
-        Raises SessionNotFoundError (it belongs to another tenant), SessionBusyError,
-        QueueFullError, SessionFullError, IdempotencyMismatchError.
+        Raises SessionBusyError, QueueFullError, SessionFullError, IdempotencyMismatchError.
         """
-        prefix = self.prefix_of(new.session_id)
+        session_id = scoped(new.tenant, new.session_id)
+        prefix = self.prefix_of(session_id)
         reply = await self._run(
             "submit",
             prefix,
-            new.session_id,
+            session_id,
             new.tenant,
             new.weight,
             new.queue,
@@ -120,6 +122,7 @@ class Store(Reads):
             new.idempotency_key,
             new.body_digest,
             new.traceparent,
+            keys.wakeups(self.settings.namespace, new.queue),
             new.wake_up,
             await self._backlog.elsewhere(new.queue, prefix),
             self.settings.max_queued,
@@ -129,18 +132,17 @@ class Store(Reads):
         match reply[0]:
             case b"accepted":
                 woken = _names(reply[3:])
-                return Submitted(reply[1].decode(), replayed=False, accepted_at=int(reply[2]), woken=woken)
+                turn_id = unscoped(reply[1].decode())
+                return Submitted(turn_id, replayed=False, accepted_at=int(reply[2]), woken=woken)
             case b"replayed":
-                return Submitted(reply[1].decode(), replayed=True)
+                return Submitted(unscoped(reply[1].decode()), replayed=True)
             case b"session_busy":
-                raise SessionBusyError(reply[1].decode())
+                raise SessionBusyError(unscoped(reply[1].decode()))
             case b"session_full":
                 raise SessionFullError(new.session_id)
             case b"queue_full":
                 raise QueueFullError(new.queue)
-            case b"idempotency_mismatch":
-                raise IdempotencyMismatchError
-        raise SessionNotFoundError(new.session_id)
+        raise IdempotencyMismatchError
 
     async def claim(
         self, queue: str, worker_id: str, continuing: Sequence[str] = ()
@@ -256,9 +258,9 @@ class Store(Reads):
         return _names([reply])
 
     async def renew(self, worker: WorkerInfo, held: Iterable[tuple[str, int]]) -> dict[str, str]:
-        """Renew the leases of a worker's turns (id, attempt).
+        """Renew the leases of a worker's turns (scoped id, attempt).
 
-        Gives those to stop: `lost` or `cancelled` by `<id>/<attempt>`.
+        Gives those to stop: `lost` or `cancelled` by `<scoped id>/<attempt>`.
         """
         turns: dict[str, list[str | int]] = defaultdict(list, {self.prefix: []})
         for turn_id, attempt in held:
@@ -280,33 +282,34 @@ class Store(Reads):
         return Reaped(*map(_flatten, _columns(replies, 3)))
 
     async def expire(self, queue: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Fail overdue turns that wait, or that no worker is left for: their ids, and the queues to wake."""
+        """Fail overdue turns that wait or have no worker left: their scoped ids, and the queues to wake."""
         ended, woken = _columns(await self._everywhere("expire", queue, *self._kept), 2)
         return _flatten(ended), _flatten(woken)
 
-    async def confirm(self, turn_id: str, **fields: str | int) -> bool:
+    async def confirm(self, scoped_id: str, **fields: str | int) -> bool:
         """Whether the turn is there and these fields of its hash are so, whatever server dies.
 
         Waits for that as TURNPOOL_DURABILITY asks; with `none` it is always so. Raises NotDurableError.
         """
         if self.settings.durability is Durability.NONE:
             return True
-        prefix = self.prefix_of_turn(turn_id)
-        read = ("HMGET", keys.turn(prefix, turn_id), "id", *fields)
+        prefix = self.prefix_of_turn(scoped_id)
+        read = ("HMGET", keys.turn(prefix, scoped_id), "id", *fields)
         found = await self._confirmer.confirm(prefix, *read)
-        return bool(found == [str(value).encode() for value in (turn_id, *fields.values())])
+        return bool(found == [str(value).encode() for value in (scoped_id, *fields.values())])
 
-    async def confirm_step(self, turn_id: str, name: str, recorded: bytes) -> bool:
+    async def confirm_step(self, scoped_id: str, name: str, recorded: bytes) -> bool:
         """Whether this is recorded of a step and will be; waits as `confirm` does. Raises NotDurableError."""
         if self.settings.durability is Durability.NONE:
             return True
-        prefix = self.prefix_of_turn(turn_id)
-        found = await self._confirmer.confirm(prefix, "HGET", keys.steps(prefix, turn_id), name)
+        prefix = self.prefix_of_turn(scoped_id)
+        found = await self._confirmer.confirm(prefix, "HGET", keys.steps(prefix, scoped_id), name)
         return bool(found == recorded)
 
     async def cancel(self, turn_id: str, tenant: str) -> Cancelled:
         """Cancel a turn. Raises TurnNotFoundError."""
-        reply = await self._run("cancel", self.prefix_of_turn(turn_id), turn_id, tenant, *self._kept)
+        name = scoped(tenant, turn_id)
+        reply = await self._run("cancel", self.prefix_of_turn(name), name, *self._kept)
         state = reply[0].decode()
         if state == TurnNotFoundError.code:
             raise TurnNotFoundError(turn_id)

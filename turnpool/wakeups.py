@@ -18,6 +18,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from turnpool import keys
 from turnpool.logs import get_logger
 from turnpool.store import Store
 
@@ -33,13 +34,14 @@ log = get_logger(__name__)
 
 
 class WakeUps:
-    """Publishes wake-ups from one event loop, without ever making the caller wait.
+    """Publishes a pool's wake-ups from one event loop, without ever making the caller wait.
 
-    One that cannot be sent is dropped with a warning: workers and APIs top up what misses.
+    One that cannot be sent is dropped with a warning: workers and APIs top up what is missing.
     """
 
-    def __init__(self, broker: Redis) -> None:
+    def __init__(self, broker: Redis, namespace: str) -> None:
         self._broker = broker
+        self._namespace = namespace
         self._wanted: Counter[str] = Counter()
         self._sending: asyncio.Task[None] | None = None
 
@@ -51,11 +53,12 @@ class WakeUps:
 
     async def top_up(self, store: Store, queue: str) -> int:
         """Publish the wake-ups that a queue misses, or take away those too many; gives how many it missed."""
-        listed = int(await self._broker.llen(queue))
+        name = keys.wakeups(self._namespace, queue)
+        listed = int(await self._broker.llen(name))
         missing = await store.top_up(queue, listed, int(TOP_UP_SECONDS * 1000))
         self.publish([queue] * missing)
         if missing < 0:
-            await self._broker.rpop(queue, -missing)
+            await self._broker.rpop(name, -missing)
         return max(missing, 0)
 
     async def close(self) -> None:
@@ -75,21 +78,22 @@ class WakeUps:
             self._sending = None
 
     async def _push(self, queue: str, count: int) -> None:
+        name = keys.wakeups(self._namespace, queue)
         try:
-            await self._broker.lpush(queue, *(message(queue) for _ in range(count)))
+            await self._broker.lpush(name, *(message(name) for _ in range(count)))
         except (RedisError, OSError) as error:
             log.warning("wakeups_not_sent", queue=queue, count=count, error=str(error))
 
 
-def message(queue: str) -> bytes:
-    """One wake-up as it lies in the broker's list, with an id of its own."""
-    return _template(queue).replace(NO_ID, str(uuid.uuid4()).encode())
+def message(name: str) -> bytes:
+    """One wake-up for the broker's list of this name, with an id of its own."""
+    return _template(name).replace(NO_ID, str(uuid.uuid4()).encode())
 
 
 @cache
-def _template(queue: str) -> bytes:
+def _template(name: str) -> bytes:
     task_id = NO_ID.decode()
-    body = [[queue], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    body = [[name], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
     return orjson.dumps(
         {
             "body": base64.b64encode(orjson.dumps(body)).decode(),
@@ -106,7 +110,7 @@ def _template(queue: str) -> bytes:
                 "expires": None,
                 "retries": 0,
                 "timelimit": [None, None],
-                "argsrepr": repr((queue,)),
+                "argsrepr": repr((name,)),
                 "kwargsrepr": "{}",
                 "origin": "turnpool",
                 "ignore_result": True,
@@ -114,7 +118,7 @@ def _template(queue: str) -> bytes:
             "properties": {
                 "correlation_id": task_id,
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": queue},
+                "delivery_info": {"exchange": "", "routing_key": name},
                 "priority": 0,
                 "body_encoding": "base64",
                 "delivery_tag": task_id,

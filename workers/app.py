@@ -5,6 +5,7 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Queue
 
+from turnpool.keys import wakeups
 from turnpool.redis import broker
 from turnpool.settings import DEFAULT_QUEUE, Settings
 from turnpool.wakeups import TASK_NAME
@@ -14,7 +15,7 @@ from workers.transport import register
 def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
     register()
-    app = Celery("turnpool", events="workers.consumer:Events", set_as_current=False)
+    app = Celery(settings.namespace, events="workers.consumer:Events", set_as_current=False)
     app.conf.update(_config(settings))
     app.task(_wake_up, name=TASK_NAME)
     return app
@@ -27,7 +28,7 @@ def _config(settings: Settings) -> dict[str, Any]:
     # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
     queues = [
         Queue(name, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call]
-        for name in settings.queue_names
+        for name in (wakeups(settings.namespace, queue) for queue in settings.queue_names)
     ]
     return {
         "broker_url": url,
@@ -38,7 +39,11 @@ def _config(settings: Settings) -> dict[str, Any]:
         # Nor does one end it that answers, but refuses: it has lost its replicas, or is one now.
         "broker_channel_error_retry": True,
         "task_queues": queues,
-        "task_default_queue": DEFAULT_QUEUE,
+        "task_default_queue": wakeups(settings.namespace, DEFAULT_QUEUE),
+        # Pools that share a broker hear neither each other's commands nor each other's events.
+        "control_exchange": f"{settings.namespace}.control",
+        "event_exchange": f"{settings.namespace}.events",
+        "event_queue_prefix": f"{settings.namespace}.events",
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,

@@ -70,7 +70,7 @@ class Keeper:
 
     async def _keep(self) -> None:
         store = Store.connect(self._settings, CONNECTIONS)
-        wakeups = WakeUps(connect(self._settings.broker, connections=CONNECTIONS))
+        wakeups = WakeUps(connect(self._settings.broker, connections=CONNECTIONS), self._settings.namespace)
         interval = self._settings.lease_seconds / RENEWALS_PER_LEASE
 
         async def top_up() -> None:

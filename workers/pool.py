@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 import uvloop
 from celery.concurrency.base import BasePool
 
+from turnpool.keys import queue_of
 from turnpool.logs import get_logger
 
 log = get_logger(__name__)
@@ -91,7 +92,7 @@ class AsyncioPool(BasePool):
         # Celery would ask the broker to forget what it does not keep (no_ack): a round trip.
         accept_callback.__self__.acknowledged = True
         accept_callback(os.getpid(), time.monotonic())
-        queue = args[2]["delivery_info"]["routing_key"]
+        queue = queue_of(args[2]["delivery_info"]["routing_key"])
         self._came.append((queue, callback))
         # One call wakes the loop for all that has come until it runs.
         if len(self._came) == 1:

@@ -13,7 +13,9 @@ from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.durability import check
 from turnpool.errors import SettingsError
+from turnpool.keys import wakeups
 from turnpool.logs import configure, get_logger
+from turnpool.membership import Membership
 from turnpool.settings import Settings, load_settings, told
 from workers.agents import load_agents
 from workers.app import make_app
@@ -42,16 +44,17 @@ def run(settings: Settings) -> int:
         tracing.setup("turnpool-worker")
     agents = load_agents(settings.served_agents)
     asyncio.run(check(settings))
+    asyncio.run(Membership(settings).enter())
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)
     service = WorkerService(settings, agents, worker_id)
     if settings.metrics_port:
         _serve_metrics(settings)
     worker = app.Worker(
-        hostname=f"turnpool@{worker_id}",
+        hostname=f"{settings.namespace}@{worker_id}",
         pool=type("Pool", (AsyncioPool,), {"service": service}),
         concurrency=settings.concurrency,
-        queues=list(settings.queue_names),
+        queues=[wakeups(settings.namespace, queue) for queue in settings.queue_names],
         loglevel=settings.log_level,
         quiet=True,
         without_mingle=True,

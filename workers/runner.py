@@ -77,7 +77,7 @@ class Runner:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Weakly: an attempt that refers to itself stays, with its whole conversation, until it is collected.
         this = ref(self)
-        self._log = TurnLog(writer, Held(turn.id, turn.attempt, turn.seq), lambda: _lose(this))
+        self._log = TurnLog(writer, Held(turn.scoped_id, turn.attempt, turn.seq), lambda: _lose(this))
         self.turn = Turn(
             id=turn.id,
             session_id=turn.session_id,
@@ -287,7 +287,7 @@ class Runner:
 
     async def _confirmed(self, **fields: str) -> bool:
         """Whether the turn is so, once that is safe; waits for it as long as it takes."""
-        return await self._safe(lambda: self._store.confirm(self.record.id, **fields))
+        return await self._safe(lambda: self._store.confirm(self.record.scoped_id, **fields))
 
     async def _safe(self, confirm: Callable[[], Awaitable[bool]]) -> bool:
         while True:
@@ -341,7 +341,7 @@ class Runner:
             recorded = await self._insist(lambda: self._store.record_step(self._log.held, name, result))
             if result is None and not recorded:
                 return recorded
-            if await self._safe(lambda: self._store.confirm_step(self.record.id, name, recorded)):  # noqa: B023 - awaited at once
+            if await self._safe(lambda: self._store.confirm_step(self.record.scoped_id, name, recorded)):  # noqa: B023 - awaited at once
                 return recorded
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:

@@ -10,6 +10,7 @@ from structlog.contextvars import bind_contextvars
 from turnpool.agent import Agent, can_continue
 from turnpool.events import members
 from turnpool.logs import get_logger
+from turnpool.membership import Membership
 from turnpool.metrics import FAILED, watch
 from turnpool.models import Claim, Outcome, WorkerInfo
 from turnpool.redis import connect
@@ -48,10 +49,11 @@ class WorkerService:
         """Connect, begin to write events and to keep leases."""
         self._loop = asyncio.get_running_loop()
         self._store = Store.connect(self._settings)
-        self._wakeups = WakeUps(connect(self._settings.broker))
+        self._wakeups = WakeUps(connect(self._settings.broker), self._settings.namespace)
         self._writer = Writer(self._store, self._settings.flush_ms / 1000)
         self._writing = asyncio.create_task(self._writer.run(), name="writer")
         self._watching = asyncio.create_task(watch(self._store), name="watch")
+        self._staying = asyncio.create_task(Membership(self._settings).stay(), name="membership")
         self._idle = asyncio.Event()
         self._hurry = asyncio.Event()
         metrics.start(self._settings.queue_names)
@@ -94,9 +96,9 @@ class WorkerService:
         runner = Runner(claim, agent, self._store, self._writer, self._settings.provider_retries)
         started = time.monotonic()
         # A turn that was taken from this very worker may come back to it while its old runner ends.
-        if lost := self._running.get(turn.id):
+        if lost := self._running.get(turn.scoped_id):
             lost.stop(Stop.LOST)
-        self._running[turn.id] = runner
+        self._running[turn.scoped_id] = runner
         metrics.RUNNING.inc()
         if claim.restart:
             metrics.RESTARTS.labels(turn.queue, claim.restart).inc()
@@ -104,7 +106,12 @@ class WorkerService:
             metrics.QUEUE_WAIT.labels(turn.queue).observe(claim.age_seconds)
         if self._handing_back:
             runner.stop(Stop.DRAINED)
-        names: dict[str, str | int] = {"turn": turn.id, "session": turn.session_id, "attempt": turn.attempt}
+        names: dict[str, str | int] = {
+            "turn": turn.id,
+            "session": turn.session_id,
+            "tenant": turn.tenant,
+            "attempt": turn.attempt,
+        }
         try:
             # What the agent logs, and the spans it makes, are the turn's. The context is this wake-up's own.
             bind_contextvars(**names)
@@ -112,8 +119,8 @@ class WorkerService:
                 result, woken = await runner.run()
                 span.set_attribute("turnpool.result", result)
         finally:
-            if self._running.get(turn.id) is runner:
-                del self._running[turn.id]
+            if self._running.get(turn.scoped_id) is runner:
+                del self._running[turn.scoped_id]
             metrics.RUNNING.dec()
         _measure(claim, result, runner.outcome, time.monotonic() - started)
         self._wakeups.publish(woken)
@@ -126,7 +133,9 @@ class WorkerService:
         message = f"The worker has no agent {turn.agent!r}; TURNPOOL_AGENTS differs between API and worker."
         error = {"code": "unknown_agent", "message": message}
         outcome = Outcome(Status.FAILED, members(error=error), error=(error["code"], message))
-        self._wakeups.publish(await self._store.settle(Held(turn.id, turn.attempt, turn.seq), [], outcome))
+        self._wakeups.publish(
+            await self._store.settle(Held(turn.scoped_id, turn.attempt, turn.seq), [], outcome)
+        )
         _measure(claim, outcome.status, outcome, 0.0)
         log.error("unknown_agent", turn=turn.id, agent=turn.agent)
         return "unknown agent"
@@ -154,6 +163,7 @@ class WorkerService:
         await self._give_up()
         self._writing.cancel()
         self._watching.cancel()
+        self._staying.cancel()
         await asyncio.to_thread(self._keeper.close)
         await self._wakeups.close()
         await self._store.close()
@@ -195,14 +205,14 @@ class WorkerService:
         runners = list(self._running.values())
         settings = self._settings
         info = WorkerInfo(self._id, settings.queue_names, settings.concurrency, len(runners), self._draining)
-        return info, [(runner.record.id, runner.record.attempt) for runner in runners]
+        return info, [(runner.record.scoped_id, runner.record.attempt) for runner in runners]
 
     def _stop_soon(self, stop: dict[str, str]) -> None:
         self._loop.call_soon_threadsafe(self._stop_turns, stop)
 
     def _stop_turns(self, stop: dict[str, str]) -> None:
         for runner in list(self._running.values()):
-            if why := stop.get(f"{runner.record.id}/{runner.record.attempt}"):
+            if why := stop.get(f"{runner.record.scoped_id}/{runner.record.attempt}"):
                 runner.stop(Stop(why))
 
 

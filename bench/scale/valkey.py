@@ -19,7 +19,7 @@ from bench.scale.costs import least_squares
 from turnpool import keys
 from turnpool.events import delta, members
 from turnpool.models import NewTurn, Outcome
-from turnpool.nodes import Node
+from turnpool.nodes import Node, OneNode
 from turnpool.pipelined import Command
 from turnpool.scripts import call, script
 from turnpool.settings import DEFAULT_QUEUE, Settings
@@ -112,7 +112,7 @@ async def turn_bytes(store: Store, redis: Any) -> Bytes:
         log = record = 0
         async for key in redis.scan_iter("*"):
             size = await redis.memory_usage(key, samples=0)
-            if key.startswith(keys.log(store.prefix, "").encode()):
+            if key.startswith(keys.log(store.prefix, "default:").encode()):
                 log += size
             else:
                 record += size
@@ -133,7 +133,7 @@ async def _turn(store: Store, session: str, events: int, tokens: int) -> None:
     words = [f"w{k} " for k in range(tokens)]
     share = tokens // events
     pieces = ["".join(words[at : at + share]) for at in range(0, tokens, share)]
-    held = Held(claim.turn.id, claim.turn.attempt, claim.turn.seq)
+    held = Held(claim.turn.scoped_id, claim.turn.attempt, claim.turn.seq)
     # One at a time, as they come: a stream is laid out by what it is given.
     for seq, piece in enumerate(pieces):
         await store.append([(held._replace(seq=held.seq + seq), [delta(piece)])])
@@ -151,7 +151,8 @@ async def _turn(store: Store, session: str, events: int, tokens: int) -> None:
 
 async def _sides(redis: Any) -> tuple[Side, Side]:
     """Of pipelines of what a worker asks every partition."""
-    prefixes = [keys.prefix(name) for name in keys.partitions(keys.CLUSTER_PARTITIONS)]
+    prefixes = [keys.prefix("turnpool", name) for name in keys.partitions(keys.CLUSTER_PARTITIONS)]
+    nodes = OneNode(redis, "turnpool", 0)
     kept = (3600, 3600)
     looks = {
         "reap": (DEFAULT_QUEUE, 3000, 3, *kept),
@@ -159,11 +160,11 @@ async def _sides(redis: Any) -> tuple[Side, Side]:
         "ready": (DEFAULT_QUEUE,),
     }
     for name in looks:
-        await redis.script_load(script(name).text)
+        await redis.script_load(script(name, 0).text)
     reads: list[Command] = [("ZRANGE", keys.tenants(prefix, DEFAULT_QUEUE), 0, 0) for prefix in prefixes]
     read_client, read_server = await _commands(redis, reads)
     calls = [
-        await _commands(redis, [call(name, prefix, *arguments) for prefix in prefixes])
+        await _commands(redis, [call(nodes, name, prefix, *arguments) for prefix in prefixes])
         for name, arguments in looks.items()
     ]
     call_client, call_server = (sum(each[side][1] for each in calls) / len(calls) for side in (0, 1))

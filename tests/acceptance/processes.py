@@ -95,7 +95,10 @@ class Pool:
         self.folder = folder
         self.redis_url = redis_url
         self._base = {"REDIS_URL": redis_url, "BROKER_URL": broker_url or redis_url} | env
-        self.store = Store.connect(Settings(redis_url=redis_url, broker_url=broker_url or redis_url))
+        namespace = env.get("NAMESPACE", "turnpool")
+        self.store = Store.connect(
+            Settings(redis_url=redis_url, broker_url=broker_url or redis_url, namespace=namespace)
+        )
         self._processes: list[Process] = []
 
     async def api(self, **env: str) -> Api:

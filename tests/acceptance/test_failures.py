@@ -46,7 +46,7 @@ async def start_turns(pool: Pool, port: int, tokens: int) -> list["asyncio.Task[
 async def check_sessions(pool: Pool, tokens: int) -> None:
     """Every session has its two messages, once."""
     for i in range(TURNS):
-        messages = await pool.store.messages(f"s{i}")
+        messages = await pool.store.messages(f"s{i}", "default")
         assert [m["role"] for m in messages] == ["user", "assistant"]
         assert messages[1]["content"] == words(tokens)
 
@@ -157,10 +157,10 @@ async def test_lost_wakeups_are_made_up_for(pool: Pool) -> None:
     answers = [await post_turn(api.port, f"s{i}", simulated(5)) for i in range(5)]
 
     async def listed() -> bool:
-        return int(await pool.store.redis.llen("turns")) == 5
+        return int(await pool.store.redis.llen("turnpool:turns")) == 5
 
     await wait_until(listed)
-    await pool.store.redis.delete("turns")
+    await pool.store.redis.delete("turnpool:turns")
     await pool.worker()
     for answer in answers:
         assert text_of(await read(answer)) == words(5)

@@ -66,7 +66,7 @@ async def test_answers_of_a_killed_worker_go_on_from_the_last_token(pool: Pool) 
     continued = sum([check_continued(frames, words(300)) for frames in await asyncio.gather(*tasks)])
     assert 0 < continued < TURNS
     for i in range(TURNS):
-        messages = await pool.store.messages(f"long{i}")
+        messages = await pool.store.messages(f"long{i}", "default")
         assert [message["content"] for message in messages] == ["hello", words(300)]
 
 
@@ -81,7 +81,7 @@ async def test_a_worker_that_stood_still_writes_nothing(pool: Pool) -> None:
     zombie.signal(signal.SIGSTOP)
     for frames in await asyncio.gather(*tasks):
         assert check_continued(frames, words(300)) == 1
-    logs = [await pool.store.frames(f"long{i}.1", 0) for i in range(20)]
+    logs = [await pool.store.frames(f"long{i}.1", "default", 0) for i in range(20)]
     await asyncio.sleep(max(stopped + 15 - loop.time(), 0))
     zombie.signal(signal.SIGCONT)
 
@@ -92,9 +92,9 @@ async def test_a_worker_that_stood_still_writes_nothing(pool: Pool) -> None:
     await wait_until(all_lost, 20)
     zombie.signal(signal.SIGTERM)
     assert await zombie.exit() == 0
-    assert [await pool.store.frames(f"long{i}.1", 0) for i in range(20)] == logs
+    assert [await pool.store.frames(f"long{i}.1", "default", 0) for i in range(20)] == logs
     for i in range(20):
-        assert len(await pool.store.messages(f"long{i}")) == 2
+        assert len(await pool.store.messages(f"long{i}", "default")) == 2
 
 
 @pytest.mark.parametrize("seconds", [3, 20])
@@ -172,8 +172,8 @@ async def kill_after_steps(pool: Pool, worker: Process, count: int, agents: str)
     async def recorded() -> bool:
         async with pool.store.redis.pipeline(transaction=False) as pipeline:
             for i in range(TURNS):
-                pipeline.hlen(keys.steps(pool.store.prefix, f"s{i}.1"))
-                pipeline.hget(keys.turn(pool.store.prefix, f"s{i}.1"), "seq")
+                pipeline.hlen(keys.steps(pool.store.prefix, f"default:s{i}.1"))
+                pipeline.hget(keys.turn(pool.store.prefix, f"default:s{i}.1"), "seq")
             found = await pipeline.execute()
         # Queued, in progress, and for each step the word that follows it; two more for each restart.
         said = 2 + count + 2 * (count - 1)

@@ -102,7 +102,7 @@ async def test_a_worker_takes_no_more_than_it_has_slots_for(pool: Pool) -> None:
     await wait_until(settled)
     # Twenty more looks: a worker that took one too many would show it.
     for _ in range(20):
-        assert await pool.store.redis.llen("turns") == 20
+        assert await pool.store.redis.llen("turnpool:turns") == 20
         assert (await pool.store.queue_state("turns")).running == 10
         await asyncio.sleep(0.05)
     for answer in answers:

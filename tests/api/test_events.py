@@ -73,7 +73,7 @@ async def test_without_follow_the_log_so_far_is_json(client: httpx.AsyncClient, 
     assert answer.status_code == 200
     events = answer.json()["events"]
     assert [event["seq"] for event in events] == [1, 2, 3, 4]
-    assert events == [data_of(frame) for frame in await store.frames("s.1", 0)]
+    assert events == [data_of(frame) for frame in await store.frames("s.1", "default", 0)]
     rest = await client.get(EVENTS, params={"follow": "false", "after": 3})
     assert rest.json()["events"] == events[3:]
     none = await client.get(EVENTS, params={"follow": "false", "after": 4})

@@ -35,7 +35,9 @@ async def test_each_write_holds_whole_frames(serve: Serve, store: Store, path: s
     frames = b"".join(chunks).removeprefix(b"retry: 1000\n\n")
     if "turns" in path:
         assert frames == b"".join(
-            await store.frames("s.1", 0) + await store.frames("s.1", 500) + await store.frames("s.1", 1000)
+            await store.frames("s.1", "default", 0)
+            + await store.frames("s.1", "default", 500)
+            + await store.frames("s.1", "default", 1000)
         )
 
 

@@ -223,15 +223,17 @@ async def test_a_session_stream_tells_nothing_twice_when_a_turn_is_lost(serve: S
             await events.take(2)
             await post(client)
             assert (await events.next()).data["turn_id"] == "s.3"
-            pending = keys.pending(store.prefix, "s")
-            await store.redis.delete(keys.turn(store.prefix, "s.3"), keys.log(store.prefix, "s.3"), pending)
-            await store.redis.hset(keys.line(store.prefix, "s"), "n", 2)
+            pending = keys.pending(store.prefix, "default:s")
+            await store.redis.delete(
+                keys.turn(store.prefix, "default:s.3"), keys.log(store.prefix, "default:s.3"), pending
+            )
+            await store.redis.hset(keys.line(store.prefix, "default:s"), "n", 2)
             # The streams look at the log.
             await store.redis.client_kill_filter(_type="pubsub")
             await run.say("more")
             told = await asyncio.wait_for(events.next(), 5)
             await store.redis.delete(*[key async for key in store.redis.scan_iter(f"{store.prefix}*:turns")])
-    assert (told.data["turn_id"], told.data["seq"]) == ("s.2", 3)
+    assert (told.data["turn_id"], told.data["seq"]) == ("default:s.2", 3)
 
 
 @pytest.mark.parametrize("place", [3, 4, 9])

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 async def heard(store: Store, session_id: str) -> bool:
     """Whether somebody listens to the session."""
-    ((_, count),) = await store.redis.pubsub_shardnumsub(keys.events(store.prefix, session_id))
+    ((_, count),) = await store.redis.pubsub_shardnumsub(store.channel(session_id, "default")[1])
     return int(count) > 0
 
 
@@ -38,8 +38,8 @@ async def append_unheard(run: Run, text: str) -> None:
     kind, redis, prefix = "turn.output_text.delta", run.store.redis, run.store.prefix
     data = {"type": kind, "turn_id": run.id, "seq": run.seq, "attempt": 1, "created_at": 1.5, "text": text}
     frame = f"id: {run.seq}\nevent: {kind}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
-    await redis.hset(keys.turn(prefix, run.id), "seq", run.seq)
-    await redis.xadd(keys.log(prefix, run.id), {"e": frame}, id=f"{run.seq}-0")
+    await redis.hset(keys.turn(prefix, f"default:{run.id}"), "seq", run.seq)
+    await redis.xadd(keys.log(prefix, f"default:{run.id}"), {"e": frame}, id=f"{run.seq}-0")
 
 
 @pytest.mark.parametrize("path", ["/v1/turns/s.1/events", "/v1/sessions/s/events"])

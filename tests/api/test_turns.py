@@ -65,7 +65,7 @@ async def test_a_posted_turn_wakes_a_worker(client: httpx.AsyncClient, store: St
         assert (await post(client, session)).status_code == 202
 
     async def two_wake_ups() -> bool:
-        return int(await store.redis.llen("turns")) == 2
+        return int(await store.redis.llen("turnpool:turns")) == 2
 
     await wait_until(two_wake_ups)
 
@@ -202,7 +202,7 @@ async def test_cancelling_the_head_of_a_session_wakes_a_worker_for_the_next(
     await client.post("/v1/turns/s.1/cancel")
 
     async def two_wake_ups() -> bool:
-        return int(await store.redis.llen("turns")) == 2
+        return int(await store.redis.llen("turnpool:turns")) == 2
 
     await wait_until(two_wake_ups)
     assert (await claim(store)).id == "s.2"

@@ -27,12 +27,12 @@ async def test_wake_ups_that_no_broker_took_come_when_it_is_back(
         async with Redis.from_url(broker) as redis:
 
             async def listed() -> bool:
-                return int(await redis.llen("turns")) == 3
+                return int(await redis.llen("turnpool:turns")) == 3
 
             await wait_until(listed)
             for _ in range(3):
                 # Every further look finds that nothing is missing.
-                assert await store.top_up("turns", int(await redis.llen("turns")), 0) == 0
+                assert await store.top_up("turns", int(await redis.llen("turnpool:turns")), 0) == 0
             assert await listed()
 
 

@@ -17,7 +17,7 @@ async def test_it_is_there_once_the_turn_is_accepted(serve: Serve, store: Store)
     async with client_of(serve()) as client:
         for count in range(1, 6):
             await post(client, f"s{count}")
-            assert await store.redis.llen("turns") == count
+            assert await store.redis.llen("turnpool:turns") == count
 
 
 async def test_it_goes_to_a_broker_elsewhere(serve: Serve, store: Store) -> None:
@@ -28,7 +28,7 @@ async def test_it_goes_to_a_broker_elsewhere(serve: Serve, store: Store) -> None
             await post(client)
 
             async def is_there() -> bool:
-                return await redis.llen("turns") == 1
+                return await redis.llen("turnpool:turns") == 1
 
             await wait_until(is_there, 5)
-            assert await store.redis.llen("turns") == 0
+            assert await store.redis.llen("turnpool:turns") == 0

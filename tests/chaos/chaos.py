@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 
 from tests.chaos.book import Book, Interval
 from tests.chaos.faults import CALM, KILLS, ON_API, ON_REDIS, Fault, Kind
+from tests.chaos.inside import WAKEUPS
 from tests.chaos.link import Link
 from tests.chaos.pool import LONG, SHORT, Fleet, Slot
 from tests.chaos.valkey import Valkey
 from tests.conftest import wait_until
-from turnpool.settings import DEFAULT_QUEUE
 from turnpool.wakeups import message
 
 # Seconds that each piece waits on its way, while Redis is slow.
@@ -116,13 +116,13 @@ class Chaos:
         # A connection of its own, since a restart has broken any older one; redis-py's types are too wide.
         redis: Any = Redis.from_url(self._valkey.url)
         async with redis:
-            listed = int(await redis.llen(DEFAULT_QUEUE))
+            listed = int(await redis.llen(WAKEUPS))
             if kind is Kind.LOSE_WAKEUPS:
                 self._book.seen["wake-ups taken away"] += listed
-                await redis.delete(DEFAULT_QUEUE)
+                await redis.delete(WAKEUPS)
             else:
                 # Some more than as many again: an idle pool has none to double.
-                await redis.lpush(DEFAULT_QUEUE, *(message(DEFAULT_QUEUE) for _ in range(listed + 5)))
+                await redis.lpush(WAKEUPS, *(message(WAKEUPS) for _ in range(listed + 5)))
 
     async def _roll(self) -> None:
         """Restart every process one by one, with grace enough: nothing may be seen of it."""

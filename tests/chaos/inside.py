@@ -11,7 +11,8 @@ from turnpool.settings import DEFAULT_QUEUE
 
 # Seconds the pool gets to tidy up: a few leases, and some looks for superfluous wake-ups.
 TIDY = 30
-PREFIX = keys.prefix("0")
+PREFIX = keys.prefix("turnpool", "0")
+WAKEUPS = keys.wakeups("turnpool", DEFAULT_QUEUE)
 OF_SESSIONS = ("session:", "messages:", "pending:", "turn:", "log:", "steps:", "sessions:")
 EMPTY = ("ready:", "tenants:", "queued:", "deadlines:", "leases:")
 
@@ -46,7 +47,7 @@ async def check_deleted(url: str, book: Book) -> None:
 async def _left(redis: Any, workers: set[int]) -> list[str]:
     """What should be gone, in words."""
     left = [f"index {key}" for name in EMPTY for key in await _keys(redis, name)]
-    if wakeups := await redis.llen(DEFAULT_QUEUE):
+    if wakeups := await redis.llen(WAKEUPS):
         left.append(f"{wakeups} wake-ups")
     listed = {int(name.rpartition(b"-")[2]) for name in await redis.zrange(keys.workers(PREFIX), 0, -1)}
     if listed != workers:

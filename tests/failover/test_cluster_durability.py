@@ -34,7 +34,7 @@ async def test_a_confirmation_that_meets_a_slot_elsewhere_has_the_slots_looked_u
     n, away = next((n, prefix) for n, prefix in enumerate(others, 1) if nodes.node_of(prefix) is not here)
     nodes._owners[away] = nodes._owners[home]
     kept, refused = await asyncio.gather(
-        store.confirm("s0.1"), store.confirm(f"s{n}.1"), return_exceptions=True
+        store.confirm("default:s0.1"), store.confirm(f"default:s{n}.1"), return_exceptions=True
     )
     assert kept is True
     assert isinstance(refused, MovedError)
@@ -44,4 +44,4 @@ async def test_a_confirmation_that_meets_a_slot_elsewhere_has_the_slots_looked_u
         return nodes.node_of(away) is not here
 
     await wait_until(found)
-    assert await store.confirm(f"s{n}.1")
+    assert await store.confirm(f"default:s{n}.1")

@@ -43,7 +43,7 @@ async def claim_all(store: Store) -> list[Held]:
     """Every ready turn."""
     held = []
     while claim := (await store.claim("turns", "w1"))[0]:
-        held.append(Held(claim.turn.id, claim.turn.attempt, claim.turn.seq))
+        held.append(Held(claim.turn.scoped_id, claim.turn.attempt, claim.turn.seq))
     return held
 
 
@@ -77,13 +77,13 @@ async def test_a_session_keeps_its_order(store: Store, new_turn: MakeTurn) -> No
         await store.submit(new_turn("a"))
     first = await take(store)
     assert await claim_all(store) == []
-    assert await store.unfinished("a") == [1, 2, 3]
+    assert await store.unfinished("a", "default") == [1, 2, 3]
     assert await store.settle(first, [], completed()) == ("turns",)
-    assert (await take(store)).turn_id == "a.2"
+    assert (await take(store)).turn_id == "default:a.2"
     assert (await store.cancel("a.3", "default")).state == "cancelled"
     await store.submit(new_turn("a", on_busy=OnBusy.INTERRUPT))
-    assert await store.renew(worker_info(), [("a.2", 1)]) == {"a.2/1": "cancelled"}
-    assert [turn.id for turn in await store.turns("a", 10, None)] == ["a.4", "a.3", "a.2", "a.1"]
+    assert await store.renew(worker_info(), [("default:a.2", 1)]) == {"default:a.2/1": "cancelled"}
+    assert [turn.id for turn in await store.turns("a", "default", 10, None)] == ["a.4", "a.3", "a.2", "a.1"]
     await store.delete_session("a", "default")
     with pytest.raises(SessionNotFoundError):
         await store.session("a", "default")
@@ -152,7 +152,7 @@ async def test_deadlines_pass_in_every_partition(store: Store, new_turn: MakeTur
 
     await wait_until(all_ended)
     assert (await store.turn("s7.1", "default")).status is Status.FAILED
-    assert await store.error_code("s7.1") == "expired"
+    assert await store.error_code("default:s7.1") == "expired"
 
 
 async def test_wake_ups_are_counted_over_all_partitions(store: Store, new_turn: MakeTurn) -> None:
@@ -212,8 +212,10 @@ async def test_a_worker_is_listed_once(cluster: ClusterServers, store: Store, ne
     """However many partitions its turns are in; what it lost in any of them it is told."""
     await submit_all(store, new_turn)
     held = [(h.turn_id, h.attempt) for h in await claim_all(store)]
-    stop = await store.renew(worker_info("w1", running=100), [*held, ("s1.1", 7), ("nobody.1", 1)])
-    assert stop == {"s1.1/7": "lost", "nobody.1/1": "lost"}
+    stop = await store.renew(
+        worker_info("w1", running=100), [*held, ("default:s1.1", 7), ("default:nobody.1", 1)]
+    )
+    assert stop == {"s1.1/7": "lost", "default:nobody.1/1": "lost"}
     assert await store.workers() == [WorkerInfo("w1", ("turns",), 10, 100, draining=False)]
     for server in await cluster.primaries():
         names = [key async for key in server.client.scan_iter("*:worker*")]

@@ -14,7 +14,6 @@ from tests.api.test_relay import read
 from tests.api.worker import Run
 from tests.conftest import wait_until
 from tests.failover.servers import ClusterServers, Server
-from turnpool import keys
 from turnpool.settings import Settings
 from turnpool.store import Store
 
@@ -162,7 +161,7 @@ async def test_an_end_after_a_slot_has_moved_is_told_at_once(
 async def heard(server: Server, store: Store, run: Run) -> bool:
     """Whether somebody listens to the session at this server."""
     session = run.id.removesuffix(".1")
-    ((_, count),) = await server.client.pubsub_shardnumsub(keys.events(store.prefix_of(session), session))
+    ((_, count),) = await server.client.pubsub_shardnumsub(store.channel(session, "default")[1])
     return int(count) == 1
 
 

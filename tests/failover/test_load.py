@@ -50,7 +50,7 @@ async def kill_under_load(
     for turn_id in load.accepted:
         turn = await pool.store.turn(turn_id, "default")
         assert (turn.status, turn.losses) == (Status.COMPLETED, 0)
-        roles = [message["role"] for message in await pool.store.messages(turn.session_id)]
+        roles = [message["role"] for message in await pool.store.messages(turn.session_id, "default")]
         assert roles == ["user", "assistant"], turn_id
     state = await pool.store.queue_state("turns")
     assert (state.queued, state.running) == (0, 0)

@@ -36,7 +36,9 @@ async def test_keda_counts_what_the_pool_says(settings: Settings, store: Store) 
 
     Turns behind one of their own session are no work for another worker, so neither counts them.
     """
-    triggers = pick(render(over(URL, KEDA)), "ScaledObject")["spec"]["triggers"]
+    triggers = pick(render(over(URL, KEDA, {"namespace": settings.namespace})), "ScaledObject")["spec"][
+        "triggers"
+    ]
     lists = {each["name"].removesuffix("_turns"): each["metadata"]["listName"] for each in triggers}
 
     async def keda() -> dict[str, int]:
@@ -54,6 +56,6 @@ async def test_keda_counts_what_the_pool_says(settings: Settings, store: Store) 
             assert (await client.get("/v1/pool")).json()["queued"] == 9
             assert await keda() == await pool(client) == {"ready": 5, "running": 0}
             for _ in range(2):
-                await redis.lpop("turns")  # a worker takes a wake-up, and with it a turn
+                await redis.lpop("turnpool:turns")  # a worker takes a wake-up, and with it a turn
                 await store.claim("turns", "worker")
             assert await keda() == await pool(client) == {"ready": 3, "running": 2}

@@ -21,6 +21,9 @@ from tests.helm.cases import (
 from tests.helm.tools import kinds, pick, render
 from turnpool import keys
 
+# The release that tests.helm.tools renders.
+P = keys.prefix("rel", "0")
+
 
 def scaled(*layers: Values, pool: str = "default") -> dict[str, Any]:
     """Spec of a pool's ScaledObject."""
@@ -43,8 +46,8 @@ def test_backlog_and_running_are_summed() -> None:
     """Two triggers, a list and a sorted set, and a formula that adds them, per slots to be in use."""
     spec = scaled(URL, KEDA)
     ready, running = spec["triggers"]
-    assert ready["metadata"]["listName"] == "turns"
-    assert running["metadata"]["listName"] == keys.leases(keys.prefix("0"), "turns")
+    assert ready["metadata"]["listName"] == keys.wakeups("rel", "turns")
+    assert running["metadata"]["listName"] == keys.leases(P, "turns")
     modifiers = spec["advanced"]["scalingModifiers"]
     assert modifiers["formula"] == f"{ready['name']} + {running['name']}"
     assert float(modifiers["target"]) == 50 * 0.8
@@ -81,7 +84,7 @@ def test_a_pool_with_two_queues() -> None:
         "ready_gpu + running_gpu + ready_long_gpu + running_long_gpu"
     )
     assert [each["metadata"]["listName"] for each in spec["triggers"]] == [
-        "gpu", keys.leases(keys.prefix("0"), "gpu"), "long-gpu", keys.leases(keys.prefix("0"), "long-gpu"),
+        "rel:gpu", keys.leases(P, "gpu"), "rel:long-gpu", keys.leases(P, "long-gpu"),
     ]  # fmt: skip
 
 

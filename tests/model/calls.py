@@ -111,8 +111,8 @@ def renew(worker: Worker) -> Call:
     """A worker renews; gives why it must stop, or None."""
 
     async def call(store: Store) -> str | None:
-        stop = await store.renew(kit.worker_info(WORKER), [(worker.turn, worker.attempt)])
-        return stop.get(f"{worker.turn}/{worker.attempt}")
+        stop = await store.renew(kit.worker_info(WORKER), [(kit.stored(worker.turn), worker.attempt)])
+        return stop.get(f"{kit.stored(worker.turn)}/{worker.attempt}")
 
     return call
 
@@ -144,13 +144,13 @@ def top_up(listed: int) -> Call:
 
 def end_lease(turn_id: str) -> Call:
     """A lease runs out."""
-    return lambda store: store.redis.zadd(keys.leases(store.prefix, QUEUE), {turn_id: 1}, xx=True)
+    return lambda store: store.redis.zadd(keys.leases(store.prefix, QUEUE), {kit.stored(turn_id): 1}, xx=True)
 
 
 async def restart(store: Store) -> None:
     """Redis was away for longer than a lease."""
     for turn_id in await store.redis.zrange(keys.leases(store.prefix, QUEUE), 0, -1):
-        await end_lease(turn_id)(store)
+        await end_lease(turn_id.decode())(store)
     await store.redis.hset(keys.pulse(store.prefix), mapping={"at": 1, "grace": 0})
     await store.redis.expire(keys.pulse(store.prefix), 3600)
 
@@ -162,7 +162,7 @@ async def end_grace(store: Store) -> None:
 
 def held(worker: Worker) -> Held:
     """What a worker believes to hold."""
-    return Held(worker.turn, worker.attempt, worker.seq)
+    return Held(kit.stored(worker.turn), worker.attempt, worker.seq)
 
 
 def user(turn_id: str) -> dict[str, str]:

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from turnpool import keys
 from turnpool.events import data_of
+from turnpool.ids import scoped, unscoped
 
 SESSION, QUEUE, TENANT, WORKER = "s", "turns", "default", "w"
 TURNS = ("s.1", "s.2", "s.3")
+STORED = scoped(TENANT, SESSION)
 STEP = "step"
 
 Read = dict[str, Any]
@@ -70,32 +72,40 @@ class Contents:
 
 def names() -> list[str]:
     """Every key that there can be, without its prefix. The test checks that there is no other."""
-    names = [f("", SESSION) for f in (keys.session, keys.line, keys.messages, keys.pending)]
-    names += [f("", turn_id) for turn_id in TURNS for f in (keys.turn, keys.log, keys.steps)]
+    names = [f("", STORED) for f in (keys.session, keys.line, keys.messages, keys.pending)]
+    names += [f("", scoped(TENANT, turn_id)) for turn_id in TURNS for f in (keys.turn, keys.log, keys.steps)]
     names += [f("", QUEUE) for f in (keys.tenants, keys.service, keys.queued, keys.deadlines)]
     names += [f("", QUEUE) for f in (keys.leases, keys.missing)]
     names += [keys.ready("", QUEUE, TENANT), keys.sessions("", TENANT), keys.worker("", WORKER)]
-    names += [f("") for f in (keys.accepted, keys.pulse, keys.watched, keys.workers)]
-    return names + [keys.idempotency("", SESSION, f"{TENANT}:{post}") for post, _ in enumerate(TURNS, 1)]
+    names += [f("") for f in (keys.newest, keys.pulse, keys.watched, keys.workers)]
+    return names + [keys.idempotency("", STORED, str(post)) for post, _ in enumerate(TURNS, 1)]
 
 
 def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
     """What READ gave, in order."""
     found: Read = {key.decode(): (value, ttl) for key, value, ttl in reply}
-    turns = {turn_id: fields for turn_id in TURNS if "id" in (fields := _hash(found, keys.turn("", turn_id)))}
-    line = _hash(found, keys.line("", SESSION))
+    turns = {
+        turn_id: fields
+        for turn_id in TURNS
+        if "id" in (fields := _hash(found, keys.turn("", scoped(TENANT, turn_id))))
+    }
+    line = _hash(found, keys.line("", STORED))
     return Contents(
         given=int(line.get("n", 0)),
         turns=turns,
         logs={turn_id: _log(found, turn_id) for turn_id in turns},
-        steps={turn_id: _hash(found, keys.steps("", turn_id)).get(STEP, "") for turn_id in turns},
-        messages=_list(found, keys.messages("", SESSION)),
-        pending=_list(found, keys.pending("", SESSION)),
-        head=line.get("head", ""),
-        ready=frozenset(_hash(found, keys.ready("", QUEUE, TENANT))),
-        queued=frozenset(_hash(found, keys.queued("", QUEUE))),
-        deadlines=frozenset(_hash(found, keys.deadlines("", QUEUE))),
-        leases=frozenset((name, float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()),
+        steps={
+            turn_id: _hash(found, keys.steps("", scoped(TENANT, turn_id))).get(STEP, "") for turn_id in turns
+        },
+        messages=_list(found, keys.messages("", STORED)),
+        pending=list(map(unscoped, _list(found, keys.pending("", STORED)))),
+        head=unscoped(line.get("head", "")),
+        ready=_members(found, keys.ready("", QUEUE, TENANT)),
+        queued=_members(found, keys.queued("", QUEUE)),
+        deadlines=_members(found, keys.deadlines("", QUEUE)),
+        leases=frozenset(
+            (unscoped(name), float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()
+        ),
         missing=int(_hash(found, keys.missing("", QUEUE)).get("count", 0)),
         pulse=_pulse(_hash(found, keys.pulse(""))),
         immortal=[key for key, (_, ttl) in found.items() if ttl < 0 and not key.startswith(keys.INDEXES)],
@@ -105,14 +115,14 @@ def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
 
 def _left(found: Read, turns: Iterable[str]) -> list[str]:
     of_turn, of_session = (keys.turn, keys.log, keys.steps), (keys.messages, keys.pending)
-    names = [f("", turn_id) for turn_id in TURNS if turn_id not in turns for f in of_turn]
-    if keys.session("", SESSION) not in found:
-        names += [keys.sessions("", TENANT), *(f("", SESSION) for f in of_session)]
+    names = [f("", scoped(TENANT, turn_id)) for turn_id in TURNS if turn_id not in turns for f in of_turn]
+    if keys.session("", STORED) not in found:
+        names += [keys.sessions("", TENANT), *(f("", STORED) for f in of_session)]
     return [name for name in names if name in found]
 
 
 def _log(found: Read, turn_id: str) -> list[Event]:
-    entries, _ = found.get(keys.log("", turn_id), ((), 0))
+    entries, _ = found.get(keys.log("", scoped(TENANT, turn_id)), ((), 0))
     return [_event(data_of(fields[1])) for _, fields in entries]
 
 
@@ -123,6 +133,11 @@ def _event(data: dict[str, Any]) -> Event:
 def _pulse(fields: dict[str, str]) -> tuple[bool, bool]:
     """Whether nobody was heard for long, and whether the living have time to renew."""
     return fields.get("at") == "1", fields.get("grace", "0") not in ("0", "")
+
+
+def _members(found: Read, key: str) -> frozenset[str]:
+    """The turns in a sorted set."""
+    return frozenset(map(unscoped, _hash(found, key)))
 
 
 def _hash(found: Read, key: str) -> dict[str, str]:

@@ -82,7 +82,7 @@ class Data:
         """The number of the empty state."""
         for script in (COPY, READ, FORGET):
             self._digests[script] = await self.redis.script_load(NAMES + script)
-        (read,) = await self._pipeline(READ, [(keys.prefix("0"),)])
+        (read,) = await self._pipeline(READ, [(keys.prefix("turnpool", "0"),)])
         return self._note(_state(contents(read)), 0)
 
     def state(self, number: int) -> State:
@@ -106,7 +106,7 @@ class Data:
         places = range(self._next + 1, self._next + 1 + len(wanted))
         self._next += len(wanted)
         pairs = [
-            (keys.prefix(str(number)), keys.prefix(str(place)))
+            (keys.prefix("turnpool", str(number)), keys.prefix("turnpool", str(place)))
             for (number, *_), place in zip(wanted, places, strict=True)
         ]
         await self._pipeline(COPY, pairs)
@@ -116,12 +116,12 @@ class Data:
         found = await self._pipeline(READ, [(new,) for _, new in pairs])
         for (number, name, _), place, reply, read in zip(wanted, places, replies, found, strict=True):
             self._known[number, name] = self._note(_state(contents(read)), place), reply
-        twice = [(keys.prefix(str(place)),) for place in places if place not in self._states]
+        twice = [(keys.prefix("turnpool", str(place)),) for place in places if place not in self._states]
         await self._pipeline(FORGET, twice)
 
     def _store(self, place: int) -> Store:
-        nodes = OneNode(self.redis)
-        nodes.prefixes = (keys.prefix(str(place)),)
+        nodes = OneNode(self.redis, "turnpool", 0)
+        nodes.prefixes = (keys.prefix("turnpool", str(place)),)
         # Calls of one batch go out together.
         nodes.node = self._node
         store = Store(nodes, SETTINGS)

@@ -80,7 +80,7 @@ async def test_every_metric_exists_with_its_labels(pool: Pool) -> None:
     await resume(api)
     assert (await run_turn(api, "fails", FAILS))[-1].event == "turn.failed"
     assert (await run_turn(api, "short", SHORT))[-1].event == "turn.completed"
-    wakeups = WakeUps(pool.store.redis)
+    wakeups = WakeUps(pool.store.redis, "turnpool")
     wakeups.publish(["turns"])
 
     async def found() -> list[str]:

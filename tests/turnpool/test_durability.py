@@ -75,17 +75,17 @@ async def test_a_turn_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: 
         async with store_on(server, Durability.AOF) as store:
             submitted = await store.submit(new_turn())
             accepted = submitted.accepted_at or 0
-            assert await store.confirm("s.1", created_at=accepted)
-            assert not await store.confirm("s.1", created_at=accepted + 1)
+            assert await store.confirm("default:s.1", created_at=accepted)
+            assert not await store.confirm("default:s.1", created_at=accepted + 1)
             assert int((await server.client.info("persistence"))["aof_pending_bio_fsync"]) == 0
             claim, _ = await store.claim("turns", "w1")
             assert claim
-            assert await store.confirm("s.1", claim=claim.name, status=Status.IN_PROGRESS)
-            assert not await store.confirm("s.1", claim="another")
-            await store.settle(Held("s.1", claim.turn.attempt, claim.turn.seq), [], completed())
-            assert await store.confirm("s.1", claim=claim.name, status=Status.COMPLETED)
-            assert not await store.confirm("s.1", claim=claim.name, status=Status.IN_PROGRESS)
-            assert not await store.confirm("other.1")
+            assert await store.confirm("default:s.1", claim=claim.name, status=Status.IN_PROGRESS)
+            assert not await store.confirm("default:s.1", claim="another")
+            await store.settle(Held("default:s.1", claim.turn.attempt, claim.turn.seq), [], completed())
+            assert await store.confirm("default:s.1", claim=claim.name, status=Status.COMPLETED)
+            assert not await store.confirm("default:s.1", claim=claim.name, status=Status.IN_PROGRESS)
+            assert not await store.confirm("default:other.1")
             assert await calls(server, "waitaof") - checked == 7
 
 
@@ -93,7 +93,7 @@ async def test_many_turns_wait_together(tmp_path: Path, new_turn: MakeTurn) -> N
     """A hundred turns of one moment cost some round trips, not a hundred."""
     async with servers(tmp_path, replicas=1) as (server, _), store_on(server, Durability.REPLICA) as store:
         submitted = [await store.submit(new_turn(f"s{n}")) for n in range(100)]
-        assert all(await asyncio.gather(*(store.confirm(turn.turn_id) for turn in submitted)))
+        assert all(await asyncio.gather(*(store.confirm(f"default:{turn.turn_id}") for turn in submitted)))
         assert 1 <= await calls(server, "wait") <= 3
 
 
@@ -108,16 +108,16 @@ async def test_without_a_replica_that_answers_nothing_is_confirmed(
             replica.signal(signal.SIGSTOP)
             submitted = await store.submit(new_turn())
             with pytest.raises(NotDurableError, match="not confirmed within"):
-                await store.confirm(submitted.turn_id)
+                await store.confirm(f"default:{submitted.turn_id}")
             replica.signal(signal.SIGCONT)
 
             async def confirmed() -> bool:
                 with suppress(NotDurableError):
-                    return await store.confirm(submitted.turn_id)
+                    return await store.confirm(f"default:{submitted.turn_id}")
                 return False
 
             await wait_until(confirmed)
-            assert b"turn:s.1" in b" ".join(await replica.client.keys("*"))
+            assert b"turn:default:s.1" in b" ".join(await replica.client.keys("*"))
 
 
 async def test_a_server_that_took_over_without_the_turn_confirms_nothing(
@@ -130,7 +130,7 @@ async def test_a_server_that_took_over_without_the_turn_confirms_nothing(
     ):
         submitted = await store.submit(new_turn())
         await server.client.flushall()
-        assert not await store.confirm(submitted.turn_id)
+        assert not await store.confirm(f"default:{submitted.turn_id}")
         assert await replica.client.exists("turnpool:{0}:mark") == 1
 
 
@@ -142,15 +142,15 @@ async def test_a_step_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: 
     ):
         await store.submit(new_turn())
         await store.record_step(await take(store), "charge", b"1")
-        assert await store.confirm_step("s.1", "charge", b"1")
-        assert not await store.confirm_step("s.1", "charge", b"")
-        assert not await store.confirm_step("s.1", "other", b"1")
+        assert await store.confirm_step("default:s.1", "charge", b"1")
+        assert not await store.confirm_step("default:s.1", "charge", b"")
+        assert not await store.confirm_step("default:s.1", "other", b"1")
 
 
 async def test_without_a_promise_nothing_is_waited_for(tmp_path: Path) -> None:
     """Not even asked."""
     async with servers(tmp_path) as (server,), store_on(server, Durability.NONE) as store:
-        assert await store.confirm("s.1", status=Status.COMPLETED)
+        assert await store.confirm("default:s.1", status=Status.COMPLETED)
         assert await calls(server, "wait") == await calls(server, "set") == 0
 
 
@@ -169,7 +169,7 @@ async def test_a_server_that_cannot_is_told_at_start(tmp_path: Path, kind: Durab
         if kind is Durability.AOF:
             async with store_on(server, kind) as store:
                 with pytest.raises(NotDurableError, match="the server says: WAITAOF cannot be used"):
-                    await store.confirm("s.1")
+                    await store.confirm("default:s.1")
 
 
 async def test_a_server_that_does_not_sync_is_told_at_start(

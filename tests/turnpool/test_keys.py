@@ -14,19 +14,20 @@ from turnpool.cluster import Cluster
 
 pytestmark = pytest.mark.anyio
 
-P = keys.prefix("0")
+P = keys.prefix("turnpool", "0")
 EXPECTED = {
+    keys.pool: ([], "turnpool:{0}:pool"),
     keys.session: (["s"], "turnpool:{0}:session:s"),
     keys.line: (["s"], "turnpool:{0}:line:s"),
     keys.messages: (["s"], "turnpool:{0}:messages:s"),
     keys.pending: (["s"], "turnpool:{0}:pending:s"),
-    keys.events: (["s"], "turnpool:{0}:events:s"),
+    keys.events: (["1", "t:s"], "turnpool:{0}:events:1:t:s"),
     keys.sessions: (["t"], "turnpool:{0}:sessions:t"),
     keys.turn: (["s.1"], "turnpool:{0}:turn:s.1"),
     keys.log: (["s.1"], "turnpool:{0}:log:s.1"),
     keys.steps: (["s.1"], "turnpool:{0}:steps:s.1"),
     keys.idempotency: (["s", "t:d"], "turnpool:{0}:idempotency:s:t:d"),
-    keys.accepted: ([], "turnpool:{0}:accepted"),
+    keys.newest: ([], "turnpool:{0}:newest"),
     keys.ready: (["q", "t"], "turnpool:{0}:ready:q:t"),
     keys.tenants: (["q"], "turnpool:{0}:tenants:q"),
     keys.service: (["q"], "turnpool:{0}:service:q"),
@@ -77,10 +78,10 @@ async def test_a_key_without_a_time_to_live_is_found(redis_url: str) -> None:
         await redis.zadd(keys.workers(P), {"w": 1})
         await redis.set(keys.worker(P, "w"), "{}", ex=10)
         await check_keys(redis)
-        await redis.hset(keys.line(P, "s"), "n", 1)
-        with pytest.raises(AssertionError, match="line:s"):
+        await redis.hset(keys.line(P, "default:s"), "n", 1)
+        with pytest.raises(AssertionError, match="line:default:s"):
             await check_keys(redis)
-        await redis.delete(keys.line(P, "s"))
+        await redis.delete(keys.line(P, "default:s"))
 
 
 @pytest.mark.parametrize("function", keys.ALL, ids=lambda function: function.__name__)
@@ -95,7 +96,7 @@ def test_only_indexes_count_as_indexes(function: Callable[..., str]) -> None:
 def test_partitions_are_shared_out_evenly(nodes: int) -> None:
     """Of nodes with equal ranges of slots each has as many partitions as the others, or one more."""
     names = keys.partitions(keys.CLUSTER_PARTITIONS)
-    counts = Counter(key_slot(keys.prefix(name).encode()) * nodes // 16384 for name in names)
+    counts = Counter(key_slot(keys.prefix("turnpool", name).encode()) * nodes // 16384 for name in names)
     assert sum(counts.values()) == len(set(names)) == 64
     assert max(counts.values()) - min(counts.values()) <= 1
     assert len(counts) == nodes
@@ -106,4 +107,4 @@ def test_partitions_stay_what_they_are() -> None:
     assert keys.partitions(1) == ("0",)
     names = keys.partitions(keys.CLUSTER_PARTITIONS)
     assert sha256(" ".join(names).encode()).hexdigest()[:16] == "941a27d4000dfe54"
-    assert Cluster("redis+cluster://h", 1).prefix_of("a-session") == "turnpool:{133}:"
+    assert Cluster("redis+cluster://h", "turnpool", 1).prefix_of("a-session") == "turnpool:{133}:"

@@ -220,11 +220,11 @@ class Life(RuleBasedStateMachine):
         """A worker renews all it believes to have."""
         holds = [hold for hold in self.holds if hold.worker == worker]
         expected = {
-            f"{hold.turn.id}/{hold.attempt}": "lost" if hold.stale else "cancelled"
+            f"{hold.turn.scoped_id}/{hold.attempt}": "lost" if hold.stale else "cancelled"
             for hold in holds
             if hold.stale or hold.turn.cancel
         }
-        held = [(hold.turn.id, hold.attempt) for hold in holds]
+        held = [(hold.turn.scoped_id, hold.attempt) for hold in holds]
         assert self.run(self.store.renew(kit.worker_info(worker), held)) == expected
 
     @precondition(lambda self: self.any_hold(stale=True))
@@ -254,7 +254,9 @@ class Life(RuleBasedStateMachine):
         reaped = self.run(kit.lose(self.store, turn_hold(turn).held, turn.new.queue))
         self.model.lose(turn)
         waits = turn.status is Status.QUEUED
-        assert (reaped.requeued, reaped.ended) == (((turn.id,), ()) if waits else ((), (turn.id,)))
+        assert (reaped.requeued, reaped.ended) == (
+            ((turn.scoped_id,), ()) if waits else ((), (turn.scoped_id,))
+        )
 
     @precondition(lambda self: self.any_hold(stale=False))
     @rule(draw=data())
@@ -264,9 +266,9 @@ class Life(RuleBasedStateMachine):
         running = [hold.turn for hold in self.holds if hold.worker == worker and not hold.stale]
         for queue in QUEUES:
             lost = [turn for turn in running if turn.new.queue == queue]
-            self.run(kit.end_lease(self.store, *(turn.id for turn in lost), queue=queue))
+            self.run(kit.end_lease(self.store, *(turn.scoped_id for turn in lost), queue=queue))
             reaped = self.run(self.store.reap(queue))
-            assert {*reaped.requeued, *reaped.ended} == {turn.id for turn in lost}
+            assert {*reaped.requeued, *reaped.ended} == {turn.scoped_id for turn in lost}
         # As many turns as the worker ran, in the order of their leases, which all are the same.
         for turn in sorted(running, key=lambda turn: turn.id):
             self.model.lose(turn)
@@ -276,7 +278,7 @@ class Life(RuleBasedStateMachine):
     def pass_a_deadline(self, draw: DataObject, *, by_claim: bool) -> None:
         """A turn waits too long; whoever looks first ends it."""
         turn = self.some_turn(draw, Status.QUEUED)
-        self.run(kit.pass_deadline(self.store, turn.id, turn.new.queue))
+        self.run(kit.pass_deadline(self.store, turn.scoped_id, turn.new.queue))
         if by_claim and turn.ready and self.model.ready(turn.new.queue) == [turn]:
             follower = turn.session.line[1:2]
             self.model.end(turn, Status.FAILED, None)
@@ -285,7 +287,7 @@ class Life(RuleBasedStateMachine):
                 return
         else:
             self.model.end(turn, Status.FAILED, None)
-        assert self.run(self.store.expire(turn.new.queue))[0] == (turn.id,)
+        assert self.run(self.store.expire(turn.new.queue))[0] == (turn.scoped_id,)
 
     # What must be true after every step
 
@@ -300,7 +302,7 @@ class Life(RuleBasedStateMachine):
             assert tenants == {turn.new.tenant for turn in ready}
             for tenant in ("x", "y"):
                 found = self.run(self.members(keys.ready(self.store.prefix, queue, tenant)))
-                assert found == {turn.id for turn in ready if turn.new.tenant == tenant}
+                assert found == {turn.scoped_id for turn in ready if turn.new.tenant == tenant}
 
     async def indexes(self, queue: str) -> list[set[str]]:
         """The members of a queue's indexes."""
@@ -333,8 +335,8 @@ class Life(RuleBasedStateMachine):
         turns = list(self.model.turns.values())
         async with self.store.redis.pipeline(transaction=False) as pipeline:
             for turn in turns:
-                pipeline.hgetall(keys.turn(self.store.prefix, turn.id))
-                pipeline.xrange(keys.log(self.store.prefix, turn.id))
+                pipeline.hgetall(keys.turn(self.store.prefix, turn.scoped_id))
+                pipeline.xrange(keys.log(self.store.prefix, turn.scoped_id))
             replies = await pipeline.execute()
         logs = [[data_of(fields[b"e"]) for _, fields in entries] for entries in replies[1::2]]
         return list(zip(turns, replies[::2], logs, strict=True))
@@ -344,10 +346,12 @@ class Life(RuleBasedStateMachine):
         """A session holds the messages of each of its turns once, runs one at a time, in their order."""
         for session_id in TENANTS:
             session = self.model.sessions.get(session_id)
-            assert self.run(kit.contents(self.store, session_id)) == (session.messages if session else [])
+            assert self.run(kit.contents(self.store, session_id, TENANTS[session_id])) == (
+                session.messages if session else []
+            )
             line = self.model.lines.get(session_id, [])
             numbers = [int(turn.id.rpartition(".")[2]) for turn in line]
-            assert self.run(self.store.unfinished(session_id)) == numbers
+            assert self.run(self.store.unfinished(session_id, TENANTS[session_id])) == numbers
             running = [turn for turn in line if turn.status is Status.IN_PROGRESS]
             assert len(running) <= 1
         for order in self.first_claims.values():

@@ -106,7 +106,7 @@ async def test_passwords_are_decoded(url: str) -> None:
 
 async def test_nodes_of_a_cluster_are_reached_with_what_the_url_says() -> None:
     """User, password and TLS hold for each node, whatever its name."""
-    cluster = Cluster("rediss+cluster://u:p%40w@a:1,b:2?ssl_ca_certs=ca.crt", 3)
+    cluster = Cluster("rediss+cluster://u:p%40w@a:1,b:2?ssl_ca_certs=ca.crt", "turnpool", 3)
     for host in ("10.0.0.1", "fe80::1"):
         pool = cluster._node((host, 7)).redis.connection_pool
         options = pool.connection_kwargs

@@ -21,6 +21,7 @@ from workers.app import make_app
 
 pytestmark = pytest.mark.anyio
 
+LIST = "turnpool:turns"
 # What Celery adds for features that wake-ups do not use; the worker reads each with a default.
 UNUSED = {"shadow", "group_index", "replaced_task_nesting", "stamped_headers", "stamps"}
 
@@ -28,11 +29,11 @@ UNUSED = {"shadow", "group_index", "replaced_task_nesting", "stamped_headers", "
 async def test_a_wake_up_is_what_celery_would_send(settings: Settings) -> None:
     """Body, envelope, headers and properties match those of send_task, but for ids and unused headers."""
     async with Redis.from_url(settings.redis_url) as redis:
-        make_app(settings).send_task(TASK_NAME, args=("turns",), queue="turns", ignore_result=True)
-        wakeups = WakeUps(Redis.from_url(settings.redis_url))
+        make_app(settings).send_task(TASK_NAME, args=(LIST,), queue=LIST, ignore_result=True)
+        wakeups = WakeUps(Redis.from_url(settings.redis_url), "turnpool")
         wakeups.publish(["turns"])
         await wakeups.close()
-        ours, theirs = [json.loads(text) for text in await redis.lrange("turns", 0, -1)]
+        ours, theirs = [json.loads(text) for text in await redis.lrange(LIST, 0, -1)]
     assert ours.keys() == theirs.keys()
     assert decoded(ours) == decoded(theirs)
     assert theirs["headers"].keys() - ours["headers"].keys() == UNUSED
@@ -45,17 +46,17 @@ async def test_a_wake_up_is_what_celery_would_send(settings: Settings) -> None:
 async def test_every_wake_up_is_sent_with_an_id_of_its_own(settings: Settings) -> None:
     """Many at once are many messages, the queues apart."""
     async with Redis.from_url(settings.redis_url) as redis:
-        wakeups = WakeUps(Redis.from_url(settings.redis_url))
+        wakeups = WakeUps(Redis.from_url(settings.redis_url), "turnpool")
         wakeups.publish(["turns"] * 250 + ["other"])
         await wakeups.close()
-        ids = [json.loads(text)["headers"]["id"] for text in await redis.lrange("turns", 0, -1)]
+        ids = [json.loads(text)["headers"]["id"] for text in await redis.lrange(LIST, 0, -1)]
         assert len(set(ids)) == 250
-        assert await redis.llen("other") == 1
+        assert await redis.llen("turnpool:other") == 1
 
 
 async def test_a_broker_that_is_away_raises_nothing() -> None:
     """The wake-up is dropped: publishing never fails a request."""
-    wakeups = WakeUps(Redis.from_url("redis://127.0.0.1:1/0"))
+    wakeups = WakeUps(Redis.from_url("redis://127.0.0.1:1/0"), "turnpool")
     wakeups.publish(["turns"])
     await wakeups.close()
 

@@ -69,7 +69,7 @@ def start(settings: Settings, told: Told) -> Iterator[StartKeeper]:
 
 async def wakeups(store: Store) -> int:
     """Wake-ups in the broker's list."""
-    return int(await store.redis.llen("turns"))
+    return int(await store.redis.llen("turnpool:turns"))
 
 
 async def test_the_worker_is_told_what_to_stop(
@@ -87,7 +87,7 @@ async def test_the_worker_is_told_what_to_stop(
         return bool(told.stopped)
 
     await wait_until(heard)
-    assert told.stopped[0] == {"lost.1/1": "lost", "cancelled.1/1": "cancelled"}
+    assert told.stopped[0] == {"default:lost.1/1": "lost", "default:cancelled.1/1": "cancelled"}
     assert threading.get_ident() not in told.threads
 
 
@@ -136,13 +136,13 @@ async def test_a_broker_that_is_away_costs_no_lease(
     """Leases are kept while wake-ups can't be counted."""
     await store.submit(new_turn())
     await take(store)
-    told.held.append(("s.1", 1))
+    told.held.append(("default:s.1", 1))
     start(broker_url="redis://127.0.0.1:1/0")
     lease = keys.leases(store.prefix, "turns")
-    first = await store.redis.zscore(lease, "s.1")
+    first = await store.redis.zscore(lease, "default:s.1")
 
     async def renewed() -> bool:
-        return bool(await store.redis.zscore(lease, "s.1") > first + 1000)
+        return bool(await store.redis.zscore(lease, "default:s.1") > first + 1000)
 
     await wait_until(renewed)
     assert told.stopped == []
@@ -154,17 +154,17 @@ async def test_it_goes_on_when_redis_comes_back(
     """Connections that break are made again, and nothing is lost by it."""
     await store.submit(new_turn())
     await take(store)
-    told.held.append(("s.1", 1))
+    told.held.append(("default:s.1", 1))
     start()
     lease = keys.leases(store.prefix, "turns")
     for _ in range(5):
         for client in await store.redis.client_list():
             if client["cmd"] in {"evalsha", "llen"}:
                 await store.redis.client_kill_filter(_id=client["id"])
-        before = await store.redis.zscore(lease, "s.1")
+        before = await store.redis.zscore(lease, "default:s.1")
 
         async def renewed(before: float = before) -> bool:
-            return bool(await store.redis.zscore(lease, "s.1") > before)
+            return bool(await store.redis.zscore(lease, "default:s.1") > before)
 
         await wait_until(renewed)
     assert told.stopped == []
@@ -184,7 +184,7 @@ async def test_it_takes_its_worker_off_the_list_at_the_end(store: Store, start: 
 
 async def _held(store: Store, turn_id: str) -> StoreHeld:
     turn = await record(store, turn_id)
-    return StoreHeld(turn.id, turn.attempt, turn.seq)
+    return StoreHeld(turn.scoped_id, turn.attempt, turn.seq)
 
 
 async def test_it_ends_whatever_it_is_doing(settings: Settings, store: Store, told: Told) -> None:
@@ -206,7 +206,7 @@ async def test_all_turns_of_a_dead_worker_are_taken_at_one_look(
         await store.submit(new_turn(f"s{n}"))
         await take(store)
         await end_lease(store, f"s{n}.1")
-    wakeups = WakeUps(connect(settings.broker))
+    wakeups = WakeUps(connect(settings.broker), settings.namespace)
     await Keeper(settings, lambda: (worker_info("w1"), told.held), told.on_stop)._look(store, wakeups)
     assert await store.redis.zcard(keys.queued(store.prefix, "turns")) == 205
     await wakeups.close()

@@ -112,7 +112,7 @@ class Pool:
     def apply(self, queue: str) -> Request:
         """A wake-up comes."""
         request = Request()
-        message = ("turnpool.wake_up", "id", {"delivery_info": {"routing_key": queue}})
+        message = ("turnpool.wake_up", "id", {"delivery_info": {"routing_key": f"turnpool:{queue}"}})
         self.pool.on_apply(None, message, {}, callback=request.end, accept_callback=request.accept)
         assert self.service.begun.acquire(timeout=10)
         return request

@@ -56,7 +56,7 @@ async def test_a_cancelled_turn_keeps_its_partial_answer(worker: Worker, store: 
     assert await stopped(worker, Stop.CANCELLED) == ("cancelled", ())
     assert (await record(store, "s.1")).status is Status.CANCELLED
     assert (await events(store, "s.1"))[-1]["output"] == "half"
-    assert (await store.messages("s"))[1] == {
+    assert (await store.messages("s", "default"))[1] == {
         "turn_id": "s.1",
         "role": "assistant",
         "content": "half",
@@ -78,12 +78,12 @@ async def test_a_lost_turn_writes_nothing(worker: Worker, store: Store) -> None:
     runner = await worker.runner(endless)
     task = asyncio.create_task(runner.run())
     await worker.streamed("half")
-    await lose(store, Held("s.1", 1, 3))
+    await lose(store, Held("default:s.1", 1, 3))
     await take(store, "w2")
-    before = await store.frames("s.1", 0)
+    before = await store.frames("s.1", "default", 0)
     runner.stop(Stop.LOST)
     assert await asyncio.wait_for(task, 5) == ("lease lost", ())
-    assert await store.frames("s.1", 0) == before
+    assert await store.frames("s.1", "default", 0) == before
     assert (await record(store, "s.1")).worker == "w2"
 
 
@@ -107,7 +107,7 @@ async def test_a_worker_that_writes_too_late_learns_that_it_lost(worker: Worker,
         task = asyncio.create_task(runner.run())
         if slow is agent:
             await worker.streamed("half")
-        await lose(store, Held(f"{session}.1", 1, 2))
+        await lose(store, Held(f"default:{session}.1", 1, 2))
         await take(store, "w2")
         go.set()
         assert await asyncio.wait_for(task, 5) == ("lease lost", ())

@@ -63,7 +63,7 @@ async def streams(store: Store, turn_id: str = "s.1", times: int = 1) -> None:
 
 async def wakeups(store: Store) -> int:
     """Wake-ups in the broker's list."""
-    return int(await store.redis.llen("turns"))
+    return int(await store.redis.llen("turnpool:turns"))
 
 
 async def test_a_wake_up_runs_the_turn(store: Store, start: StartWorker, new_turn: MakeTurn) -> None:

@@ -283,7 +283,7 @@ async def test_a_step_that_the_server_lost_is_recorded_again(
     worker: Worker, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server took over that had not heard of it; the step is not run again by anybody."""
-    steps, confirm = keys.steps(store.prefix, "s.1"), store.confirm_step
+    steps, confirm = keys.steps(store.prefix, "default:s.1"), store.confirm_step
     told: list[bytes] = []
 
     async def lose(turn_id: str, name: str, recorded: bytes) -> bool:

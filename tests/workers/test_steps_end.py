@@ -60,7 +60,7 @@ async def test_a_step_that_has_ended_is_recorded_though_the_turn_stops(
     assert not running.done()
     back.set()
     await running
-    steps = await store.redis.hgetall(keys.steps(store.prefix, "s.1"))
+    steps = await store.redis.hgetall(keys.steps(store.prefix, "default:s.1"))
     assert list(steps.values()) == [b'"found"']
 
 
@@ -181,7 +181,7 @@ async def test_a_step_asked_for_after_the_end_leaves_no_trace(
     await asyncio.wait(left)
     back.set()
     assert (await running)[0] == "handed back"
-    steps = await store.redis.hgetall(keys.steps(store.prefix, "s.1"))
+    steps = await store.redis.hgetall(keys.steps(store.prefix, "default:s.1"))
     assert list(steps.values()) == [b'"found"']
 
 
@@ -214,7 +214,7 @@ async def test_a_step_that_was_marked_and_not_called_is_run_by_the_next_attempt(
     runner.stop(Stop.DRAINED)
     back.set()
     assert (await running)[0] == "handed back"
-    assert await store.redis.hgetall(keys.steps(store.prefix, "s.1")) == {}
+    assert await store.redis.hgetall(keys.steps(store.prefix, "default:s.1")) == {}
     assert (await (await worker.next(agent)).run())[0] == "completed"
     assert ran == [2]
 

@@ -47,7 +47,7 @@ def take(channel: Any) -> None:
 
 async def wake(settings: Settings, *queues: str) -> None:
     """Publish."""
-    wakeups = WakeUps(Redis.from_url(settings.redis_url))
+    wakeups = WakeUps(Redis.from_url(settings.redis_url), "turnpool")
     wakeups.publish(queues)
     await wakeups.close()
 
@@ -87,11 +87,11 @@ async def test_what_is_no_message_takes_no_wake_up_with_it(settings: Settings) -
     """It may be of anybody who writes there."""
     await wake(settings, "turns")
     async with Redis.from_url(settings.redis_url) as redis:
-        await redis.rpush("turns", b"nonsense")
+        await redis.rpush("turnpool:turns", b"nonsense")
     taken: list[str] = []
     with taking(settings.model_copy(update={"concurrency": 200}), taken) as channel:
         take(channel)
-    assert taken == ["turns"]
+    assert taken == ["turnpool:turns"]
 
 
 async def test_each_wake_up_comes_for_its_queue(settings: Settings) -> None:
@@ -104,4 +104,4 @@ async def test_each_wake_up_comes_for_its_queue(settings: Settings) -> None:
             take(channel)
     assert [len(set(taken[start : start + 10])) for start in (0, 10)] == [1, 1]
     assert taken[0] != taken[10]
-    assert sorted(taken) == ["slow"] * 15 + ["turns"] * 15
+    assert sorted(taken) == ["turnpool:slow"] * 15 + ["turnpool:turns"] * 15

@@ -62,7 +62,7 @@ async def test_events_that_the_server_lost_are_written_again(
     """Under the ids that clients know them by: who has them gets the rest, who has not gets all."""
     task = asyncio.create_task(runner.run())
     await type_words(typist, worker, WORDS[:5])
-    known = await store.frames("s.1", 0)
+    known = await store.frames("s.1", "default", 0)
     await lose_events(store, 3)
     if then == "more text":
         await type_words_after_loss(typist, worker, WORDS[5])
@@ -72,7 +72,7 @@ async def test_events_that_the_server_lost_are_written_again(
     else:
         typist.keys.put_nowait("")
         assert (await task)[0] == "completed"
-    again = await store.frames("s.1", 0)
+    again = await store.frames("s.1", "default", 0)
     told = [(data["seq"], data.get("text")) for data in map(data_of, again)]
     assert told[: len(known)] == [(data["seq"], data.get("text")) for data in map(data_of, known)]
     assert [seq for seq, _ in told] == list(range(1, len(told) + 1))
@@ -118,8 +118,8 @@ async def test_an_end_that_the_server_lost_is_written_again(
     """A server took over that had neither the end nor the last words: it gets both, under the same ids."""
     task = asyncio.create_task(runner.run())
     await type_words(typist, worker, WORDS[:5])
-    turn, log = keys.turn(store.prefix, "s.1"), keys.log(store.prefix, "s.1")
-    line, messages = keys.line(store.prefix, "s"), keys.messages(store.prefix, "s")
+    turn, log = keys.turn(store.prefix, "default:s.1"), keys.log(store.prefix, "default:s.1")
+    line, messages = keys.line(store.prefix, "default:s"), keys.messages(store.prefix, "default:s")
     before = {key: await store.redis.dump(key) for key in (turn, log, line)}
     confirm, told = runner._store.confirm, []
 
@@ -192,7 +192,7 @@ async def test_an_agent_waits_when_too_much_waits_for_redis(store: Store, new_tu
 
 async def test_a_log_that_has_closed_takes_nothing_more(store: Store) -> None:
     """Nor does it hold up who waits for room in it, though nothing is written any more."""
-    log = TurnLog(Writer(store, 60), Held("s.1", 1, 0), lambda: None)
+    log = TurnLog(Writer(store, 60), Held("default:s.1", 1, 0), lambda: None)
     text = "x" * (MOST_WAITING + 1)
     log.text(text)
     waits = asyncio.create_task(log.room())

@@ -249,7 +249,7 @@ async def test_a_lost_answer_doubles_no_event(settings: Settings, new_turn: Make
         log.event(CALL)
 
         async def written() -> bool:
-            return len(await store.frames("s.1", 0)) >= 4 and log.held.seq >= 4
+            return len(await store.frames("s.1", "default", 0)) >= 4 and log.held.seq >= 4
 
         await wait_until(written)
     found = (await events(store, "s.1"))[2:]
@@ -354,5 +354,5 @@ async def test_a_node_that_is_away_holds_up_no_turn_of_another() -> None:
         assert store.written("t.1") == [[delta("x")], [delta("y")]]
         assert store.written("s.1")[0] == [delta("a")]
         assert store.written("s.1")[-1] == [delta("a"), delta("b")]
-        assert all(held.seq == 2 for call in store.calls for held, _ in call if held.turn_id == "s.1")
+        assert all(held.seq == 2 for call in store.calls for held, _ in call if held.turn_id == "default:s.1")
         assert await there.close() == [delta("a"), delta("b")]

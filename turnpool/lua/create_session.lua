@@ -1,16 +1,14 @@
 -- Create a session.
 -- KEYS[1] prefix of the partition.
 -- ARGV: session id, tenant, metadata (JSON), session_ttl, log_ttl in seconds.
--- Returns created_at in ms, or 0 if it is there already or was another tenant's not long ago.
+-- Returns created_at in ms, or 0 if it is there already.
 
 local a = arguments({'id', 'tenant', 'metadata', 'session_ttl', 'log_ttl'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session, line = key_session(a.id), key_line(a.id)
-local owner = redis.call('HGET', line, 'tenant')
-if redis.call('EXISTS', session) == 1 or (owner and owner ~= a.tenant) then return 0 end
-redis.call('HSET', session, 'tenant', a.tenant, 'created_at', now, 'metadata', a.metadata)
+if redis.call('EXISTS', session) == 1 then return 0 end
+redis.call('HSET', session, 'created_at', now, 'metadata', a.metadata)
 redis.call('EXPIRE', session, kept.session)
-redis.call('HSET', line, 'tenant', a.tenant)
 live(line, kept.session + kept.log)
 redis.call('ZADD', key_sessions(a.tenant), now, a.id)
 prune_sessions(a.tenant, kept)

@@ -5,18 +5,17 @@
 -- KEYS[1] prefix of the partition.
 -- ARGV: session id, tenant, session_ttl, log_ttl in seconds, number of the first turn to look at, when the session was created,
 --   as the call before has said ('' in the first).
--- Returns two values: -1 once the session is deleted, the number to go on from until then, or 0 if there is no such session of
---   the tenant; and when the session was created.
+-- Returns two values: -1 once the session is deleted, the number to go on from until then, or 0 if there is no such session;
+--   and when the session was created.
 
 local MOST = 200
 local a = arguments({'id', 'tenant', 'session_ttl', 'log_ttl', 'from', 'created'})
 local kept = {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)}
 local session, line = key_session(a.id), key_line(a.id)
-local found = redis.call('HMGET', session, 'tenant', 'created_at')
-local created = found[2]
+local created = redis.call('HGET', session, 'created_at')
 -- Another call has deleted it meanwhile; this one may be new.
 if a.created ~= '' and created ~= a.created then return {-1, ''} end
-if found[1] ~= a.tenant then return {0, ''} end
+if not created then return {0, ''} end
 
 local gone = redis.call('LRANGE', key_pending(a.id), 0, -1)
 local head = redis.call('HGET', line, 'head')

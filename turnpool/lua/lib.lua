@@ -1,5 +1,6 @@
 -- What the scripts share; put before each of them, after the functions of keys.py (key_session, …).
--- KEYS[1] is the partition's prefix in every script: all keys share its hash tag, so one node.
+-- KEYS[1] is the partition's prefix in every script: all keys share its hash tag, so one node. DATABASE is the number of
+-- the store's database. Ids of sessions and turns are scoped by their tenant (ids.py).
 -- Time is the server's, in ms.
 
 local time = redis.call('TIME')
@@ -39,16 +40,19 @@ end
 
 local function json(value) return cjson.encode(value) end
 
+-- A client's id of a session or turn: the scoped one without its tenant.
+local function unscoped(id) return id:sub(id:find(':', 1, true) + 1) end
+
 -- Add one event to the turn's log and tell those who listen; `keep` is to follow. fields: JSON members with a comma
 -- before each.
 local function write(turn, kind, fields)
   turn.seq = turn.seq + 1
   local frame = 'id: ' .. turn.seq .. '\nevent: ' .. kind .. '\ndata: {"type":"' .. kind
-    .. '","turn_id":"' .. turn.id .. '","seq":' .. turn.seq .. ',"attempt":' .. turn.attempt
+    .. '","turn_id":"' .. unscoped(turn.id) .. '","seq":' .. turn.seq .. ',"attempt":' .. turn.attempt
     .. ',"created_at":' .. clock .. fields .. '}\n\n'
   redis.call('XADD', key_log(turn.id), turn.seq .. '-0', 'e', frame)
   -- Whoever may not be told, as by an ACL without channels, reads the log; the turn goes on.
-  local told = redis.pcall('SPUBLISH', key_events(turn.session), turn.n .. ' ' .. frame)
+  local told = redis.pcall('SPUBLISH', key_events(DATABASE, turn.session), turn.n .. ' ' .. frame)
   if type(told) == 'table' then redis.log(redis.LOG_WARNING, 'turnpool cannot publish: ' .. tostring(told.err)) end
 end
 
@@ -185,7 +189,7 @@ end
 
 -- Messages (JSON objects) to the end of the session, each with the turn's id as its first member.
 local function add_messages(turn, messages)
-  local id = '{"turn_id":"' .. turn.id .. '",'
+  local id = '{"turn_id":"' .. unscoped(turn.id) .. '",'
   for _, message in ipairs(messages) do
     redis.call('RPUSH', key_messages(turn.session), id .. message:sub(2))
   end

@@ -7,6 +7,11 @@
 {{- default $full .Values.fullnameOverride | trunc 31 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* Prefix of every key, channel and queue in Redis. */}}
+{{- define "turnpool.namespace" -}}
+{{- default .Release.Name .Values.namespace -}}
+{{- end }}
+
 {{- define "turnpool.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

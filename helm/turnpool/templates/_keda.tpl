@@ -14,9 +14,10 @@ one wake-up for each turn that is ready.
 */}}
 {{/* KEDA asks Redis for the type of the key: LLEN of the broker's list, ZCARD of the store's sorted set of leases. */}}
 {{- define "turnpool.triggers.redis" -}}
+{{- $namespace := include "turnpool.namespace" .root -}}
 {{- $lists := list
-    (dict "kind" "ready" "which" (include "turnpool.redis.broker" .root) "key" .queue)
-    (dict "kind" "running" "which" "redis" "key" (printf "turnpool:{0}:leases:%s" .queue))
+    (dict "kind" "ready" "which" (include "turnpool.redis.broker" .root) "key" (printf "%s:%s" $namespace .queue))
+    (dict "kind" "running" "which" "redis" "key" (printf "%s:{0}:leases:%s" $namespace .queue))
 -}}
 {{- range $list := $lists }}
 {{- $server := dict "root" $.root "which" $list.which }}

@@ -23,7 +23,7 @@ async def test_bytes_of_a_turn_are_those_of_its_keys(store: Store, redis_url: st
         sizes: dict[bytes, int] = {
             key: await cast("Any", redis).memory_usage(key, samples=0) async for key in redis.scan_iter("*")
         }
-        log = sizes.pop(keys.log(store.prefix, "s.1").encode())
+        log = sizes.pop(keys.log(store.prefix, "default:s.1").encode())
         assert found.log(100, 300) == pytest.approx(log, abs=4096)
         assert found.record(300) == pytest.approx(sum(sizes.values()), rel=0.1)
         await redis.flushall()

@@ -6,6 +6,7 @@ from typing import Any
 from turnpool import keys
 from turnpool.agent import Message
 from turnpool.events import Entry, data_of, delta, members
+from turnpool.ids import scoped
 from turnpool.models import NewTurn, Outcome, Reaped, TurnRecord, WorkerInfo
 from turnpool.states import Status
 from turnpool.store import Held, Store
@@ -14,11 +15,16 @@ MakeTurn = Callable[..., NewTurn]
 HELLO: Message = {"role": "user", "content": "hello"}
 
 
+def stored(turn_id: str) -> str:
+    """The store's id of a turn of tenant `default`; one that has its tenant stays as it is."""
+    return turn_id if ":" in turn_id else scoped("default", turn_id)
+
+
 async def take(store: Store, worker: str = "w1", queue: str = "turns") -> Held:
     """Claim the next turn, which must be there."""
     claim, _ = await store.claim(queue, worker)
     assert claim is not None
-    return Held(claim.turn.id, claim.turn.attempt, claim.turn.seq)
+    return Held(claim.turn.scoped_id, claim.turn.attempt, claim.turn.seq)
 
 
 async def write(store: Store, held: Held, *entries: Entry) -> Held:
@@ -45,7 +51,7 @@ def failed(code: str = "agent_error") -> Outcome:
 
 async def events(store: Store, turn_id: str) -> list[dict[str, Any]]:
     """The data of all events in a turn's log."""
-    return [data_of(frame) for frame in await store.frames(turn_id, 0)]
+    return [data_of(frame) for frame in await store.frames(turn_id, "default", 0)]
 
 
 async def kinds(store: Store, turn_id: str) -> list[str]:
@@ -58,9 +64,9 @@ async def record(store: Store, turn_id: str, tenant: str = "default") -> TurnRec
     return await store.turn(turn_id, tenant)
 
 
-async def contents(store: Store, session_id: str = "s") -> list[str]:
+async def contents(store: Store, session_id: str = "s", tenant: str = "default") -> list[str]:
     """What the session's messages say."""
-    return [str(message["content"]) for message in await store.messages(session_id)]
+    return [str(message["content"]) for message in await store.messages(session_id, tenant)]
 
 
 async def server_ms(store: Store) -> int:
@@ -72,7 +78,7 @@ async def server_ms(store: Store) -> int:
 async def end_lease(store: Store, *turn_ids: str, queue: str = "turns") -> None:
     """The leases of these turns run out now, while other workers are heard."""
     for turn_id in turn_ids:
-        await store.redis.zadd(keys.leases(store.prefix, queue), {turn_id: 1}, xx=True)
+        await store.redis.zadd(keys.leases(store.prefix, queue), {stored(turn_id): 1}, xx=True)
     # In a while: a machine that stands still between this and the next call is no outage of Redis.
     pulse = {"at": await server_ms(store) + 10_000, "grace": 0}
     await store.redis.hset(keys.pulse(store.prefix), mapping=pulse)
@@ -87,7 +93,7 @@ async def lose(store: Store, held: Held, queue: str = "turns") -> Reaped:
 
 async def lose_events(store: Store, count: int) -> None:
     """The server loses the last events of s.1, as one does that takes over before it has them."""
-    turn, log = keys.turn(store.prefix, "s.1"), keys.log(store.prefix, "s.1")
+    turn, log = keys.turn(store.prefix, "default:s.1"), keys.log(store.prefix, "default:s.1")
     seq = int(await store.redis.hget(turn, "seq"))
     kept = (await store.redis.xrange(log))[:-count]
     await store.redis.delete(log)
@@ -99,8 +105,8 @@ async def lose_events(store: Store, count: int) -> None:
 
 async def pass_deadline(store: Store, turn_id: str, queue: str = "turns") -> None:
     """The deadline of a turn that waits passes now."""
-    await store.redis.hset(keys.turn(store.prefix, turn_id), "deadline_at", 1)
-    await store.redis.zadd(keys.deadlines(store.prefix, queue), {turn_id: 1}, xx=True)
+    await store.redis.hset(keys.turn(store.prefix, stored(turn_id)), "deadline_at", 1)
+    await store.redis.zadd(keys.deadlines(store.prefix, queue), {stored(turn_id): 1}, xx=True)
 
 
 def worker_info(worker: str = "w1", **changes: Any) -> WorkerInfo:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from tests.turnpool.scripts.kit import HELLO
 from turnpool.events import TERMINAL, members
+from turnpool.ids import scoped
 from turnpool.models import NewTurn, OnBusy, Outcome
 from turnpool.states import Status
 from turnpool.store import Held
@@ -46,6 +47,11 @@ class ModelTurn:
     kinds: list[str] = field(default_factory=lambda: ["turn.queued"])
 
     @property
+    def scoped_id(self) -> str:
+        """Its id in the store."""
+        return scoped(self.new.tenant, self.id)
+
+    @property
     def ready(self) -> bool:
         """Whether it can be claimed."""
         return self.status is Status.QUEUED and self.session.line[:1] == [self]
@@ -63,7 +69,7 @@ class Hold:
     @property
     def held(self) -> Held:
         """As the store takes it."""
-        return Held(self.turn.id, self.attempt, self.seq)
+        return Held(self.turn.scoped_id, self.attempt, self.seq)
 
     @property
     def stale(self) -> bool:

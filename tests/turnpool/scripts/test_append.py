@@ -23,12 +23,12 @@ async def test_ids_are_dense(store: Store, new_turn: MakeTurn) -> None:
     held = await take(store)
     held = await say(store, held, "a", "b")
     await say(store, held, "c")
-    frames = await store.frames("s.1", 0)
+    frames = await store.frames("s.1", "default", 0)
     assert [seq_of(frame) for frame in frames] == [1, 2, 3, 4, 5]
     assert [data_of(frame)["seq"] for frame in frames] == [1, 2, 3, 4, 5]
-    entries = await store.redis.xrange(keys.log(store.prefix, "s.1"))
+    entries = await store.redis.xrange(keys.log(store.prefix, "default:s.1"))
     assert [entry for entry, _ in entries] == [b"%d-0" % n for n in range(1, 6)]
-    assert await store.frames("s.1", 3) == frames[3:]
+    assert await store.frames("s.1", "default", 3) == frames[3:]
 
 
 async def test_events_carry_what_the_contract_says(store: Store, new_turn: MakeTurn) -> None:
@@ -73,17 +73,17 @@ async def test_a_stale_attempt_is_refused_and_nothing_is_written(store: Store, n
     await store.submit(new_turn())
     stale = await take(store)
     await lose(store, stale)
-    queued = await store.frames("s.1", 0)
+    queued = await store.frames("s.1", "default", 0)
     assert await store.append([(stale, [delta("x")])]) == [False]
-    assert await store.frames("s.1", 0) == queued
+    assert await store.frames("s.1", "default", 0) == queued
     held = await take(store, "w2")
-    running = await store.frames("s.1", 0)
+    running = await store.frames("s.1", "default", 0)
     assert await store.append([(stale, [delta("x")])]) == [False]
-    assert await store.frames("s.1", 0) == running
+    assert await store.frames("s.1", "default", 0) == running
     await store.settle(held, [], completed())
-    ended = await store.frames("s.1", 0)
+    ended = await store.frames("s.1", "default", 0)
     assert await store.append([(stale, [delta("x")]), (held, [delta("x")])]) == [False, False]
-    assert await store.frames("s.1", 0) == ended
+    assert await store.frames("s.1", "default", 0) == ended
 
 
 async def test_in_one_call_each_turn_is_fenced_by_itself(store: Store, new_turn: MakeTurn) -> None:
@@ -94,20 +94,20 @@ async def test_in_one_call_each_turn_is_fenced_by_itself(store: Store, new_turn:
         helds.append(await take(store))
     await lose(store, helds[1])
     assert await store.append([(held, [delta("x")]) for held in helds]) == [True, False, True]
-    assert [len(await store.frames(f"{s}.1", 0)) for s in "abc"] == [3, 2, 3]
+    assert [len(await store.frames(f"{s}.1", "default", 0)) for s in "abc"] == [3, 2, 3]
 
 
 async def test_while_the_server_is_away_each_turn_is_told(settings: Settings) -> None:
     """On a cluster it may be the server of these turns alone: the others have to go on."""
     away = Store.connect(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
-    replies = await away.append([(Held(f"{session}.1", 1, 2), [delta("x")]) for session in "ab"])
+    replies = await away.append([(Held(f"default:{session}.1", 1, 2), [delta("x")]) for session in "ab"])
     assert [isinstance(reply, Exception) and is_away(reply) for reply in replies] == [True, True]
     await away.close()
 
 
 async def test_an_unknown_turn_is_refused(store: Store) -> None:
     """A turn that is not there any more is lost, and no log appears."""
-    assert await store.append([(Held("s.1", 1, 2), [delta("x")])]) == [False]
+    assert await store.append([(Held("default:s.1", 1, 2), [delta("x")])]) == [False]
     assert await store.redis.keys("*") == []
 
 
@@ -131,7 +131,7 @@ async def test_events_are_published_as_they_are_logged(
     """Who listens to the session gets the very bytes of the log, after the turn's number."""
     listener = Store.connect(settings)
     async with listener.redis.pubsub() as pubsub:
-        await pubsub.ssubscribe(keys.events(store.prefix, "s"))
+        await pubsub.ssubscribe(keys.events(store.prefix, "0", "default:s"))
         await pubsub.get_message(timeout=5)
         await store.submit(new_turn())
         await say(store, await take(store), "a")
@@ -140,7 +140,7 @@ async def test_events_are_published_as_they_are_logged(
             while len(heard) < 3:
                 if message := await pubsub.get_message(timeout=1):
                     heard.append(message["data"])
-    assert heard == [b"1 " + frame for frame in await store.frames("s.1", 0)]
+    assert heard == [b"1 " + frame for frame in await store.frames("s.1", "default", 0)]
     await listener.close()
 
 
@@ -172,7 +172,7 @@ async def test_an_error_of_one_turn_touches_that_turn_only(store: Store, new_tur
     for session in "abc":
         await store.submit(new_turn(session))
         held.append(await take(store))
-    spoiled = keys.log(store.prefix, "b.1")
+    spoiled = keys.log(store.prefix, "default:b.1")
     await store.redis.delete(spoiled)
     await store.redis.set(spoiled, "no log", ex=60)
     replies = await store.append([(each, [delta("x"), delta("y")]) for each in held])

@@ -29,7 +29,7 @@ async def test_a_waiting_turn_ends_at_once(store: Store, new_turn: MakeTurn) -> 
     assert (await record(store, "s.1")).status is Status.CANCELLED
     assert await kinds(store, "s.1") == ["turn.queued", "turn.cancelled"]
     assert (await store.claim("turns", "w"))[0] is None
-    assert (await take(store, queue="slow")).turn_id == "s.2"
+    assert (await take(store, queue="slow")).turn_id == "default:s.2"
     assert await contents(store) == []
 
 
@@ -39,9 +39,9 @@ async def test_a_turn_behind_the_head_ends_at_once(store: Store, new_turn: MakeT
         await store.submit(new_turn())
     held = await take(store)
     assert await store.cancel("s.2", "default") == Cancelled("cancelled", ())
-    assert await store.unfinished("s") == [1, 3]
+    assert await store.unfinished("s", "default") == [1, 3]
     await store.settle(held, [], completed())
-    assert (await take(store)).turn_id == "s.3"
+    assert (await take(store)).turn_id == "default:s.3"
 
 
 async def test_a_running_turn_is_marked_for_its_worker(store: Store, new_turn: MakeTurn) -> None:
@@ -51,7 +51,7 @@ async def test_a_running_turn_is_marked_for_its_worker(store: Store, new_turn: M
     assert await store.cancel("s.1", "default") == Cancelled("cancelling", ())
     assert await store.cancel("s.1", "default") == Cancelled("cancelling", ())
     assert (await record(store, "s.1")).status is Status.IN_PROGRESS
-    assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
+    assert await store.renew(worker_info(), [("default:s.1", 1)]) == {"default:s.1/1": "cancelled"}
     assert await kinds(store, "s.1") == ["turn.queued", "turn.in_progress"]
 
 

@@ -49,7 +49,7 @@ async def test_a_claim_counts_the_attempt_and_sets_the_lease(store: Store, new_t
     assert turn.started_at is not None
     assert before <= turn.started_at * 1000 <= after
     assert claim.remaining_seconds == pytest.approx(60, abs=0.5)
-    lease = await store.redis.zscore(keys.leases(store.prefix, "turns"), "s.1")
+    lease = await store.redis.zscore(keys.leases(store.prefix, "turns"), "default:s.1")
     assert before + 500 <= lease <= after + 500
     assert ((await store.queue_state("turns")).queued, (await store.queue_state("turns")).running) == (0, 1)
     assert (await events(store, "s.1"))[1]["worker"] == "w1"
@@ -93,7 +93,7 @@ async def test_a_turn_past_its_deadline_fails_and_the_next_is_taken(store: Store
     turn = await record(store, "late.1")
     assert (turn.status, turn.error and turn.error["code"]) == (Status.FAILED, "expired")
     assert await kinds(store, "late.1") == ["turn.queued", "turn.failed"]
-    assert (await take(store)).turn_id == "late.2"
+    assert (await take(store)).turn_id == "default:late.2"
 
 
 async def test_a_turn_that_has_run_fails_with_deadline_exceeded(store: Store, new_turn: MakeTurn) -> None:
@@ -111,15 +111,15 @@ async def test_a_turn_whose_hash_is_gone_is_passed_over(store: Store, new_turn: 
     """An index entry without its turn does not stop the queue."""
     await store.submit(new_turn("a"))
     await store.submit(new_turn("b"))
-    await store.redis.delete(keys.turn(store.prefix, "a.1"))
-    assert (await take(store)).turn_id == "b.1"
+    await store.redis.delete(keys.turn(store.prefix, "default:a.1"))
+    assert (await take(store)).turn_id == "default:b.1"
 
 
 async def test_a_session_whose_running_turn_is_forgotten_goes_on(store: Store, new_turn: MakeTurn) -> None:
     """Nobody came for hours; who comes at last wakes a worker for the turn behind it."""
     await store.submit(new_turn())
     await store.submit(new_turn())
-    await store.redis.delete(keys.turn(store.prefix, "s.1"))
+    await store.redis.delete(keys.turn(store.prefix, "default:s.1"))
     claim, woken = await store.claim("turns", "w1")
     assert claim is not None
     assert (claim.turn.id, woken) == ("s.2", ("turns",))
@@ -200,7 +200,9 @@ async def test_racing_workers_never_run_two_turns_of_a_session(
             order[session].append(int(claim.turn.id.rpartition(".")[2]))
             running[session] -= 1
             left -= 1
-            await store.settle(Held(claim.turn.id, claim.turn.attempt, claim.turn.seq), [], completed())
+            await store.settle(
+                Held(claim.turn.scoped_id, claim.turn.attempt, claim.turn.seq), [], completed()
+            )
 
     await asyncio.gather(*map(work, stores))
     assert order == {f"s{k}": list(range(1, 21)) for k in range(3)}
@@ -222,7 +224,7 @@ async def test_the_text_stands_for_an_agent_that_goes_on(store: Store, new_turn:
         "worker_lost",
         len(claim.partial),
     )
-    held = await say(store, Held("s.1", 2, claim.turn.seq), "2 ")
+    held = await say(store, Held("default:s.1", 2, claim.turn.seq), "2 ")
     await store.hand_back(held, [delta("w3")])
     claim, _ = await store.claim("turns", "w3", ["simulated"])
     assert claim is not None
@@ -237,12 +239,12 @@ async def test_what_an_earlier_attempt_took_back_does_not_stand(store: Store, ne
     claim, _ = await store.claim("turns", "w2", ["simulated"])
     assert claim is not None
     assert claim.partial == "äöüright"
-    await lose(store, await say(store, Held("s.1", 2, claim.turn.seq), "!"))
+    await lose(store, await say(store, Held("default:s.1", 2, claim.turn.seq), "!"))
     claim, _ = await store.claim("turns", "w3")
     assert claim is not None
     assert claim.partial == ""
     assert (await events(store, "s.1"))[-2]["keep"] == 0
-    await store.hand_back(Held("s.1", 3, claim.turn.seq), [delta("anew")])
+    await store.hand_back(Held("default:s.1", 3, claim.turn.seq), [delta("anew")])
     claim, _ = await store.claim("turns", "w4", ["simulated"])
     assert claim is not None
     assert claim.partial == "anew"

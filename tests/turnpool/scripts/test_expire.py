@@ -26,7 +26,7 @@ async def test_only_what_is_past_its_deadline_fails(store: Store, new_turn: Make
     await store.submit(new_turn("late"))
     await store.submit(new_turn("fresh"))
     await pass_deadline(store, "late.1")
-    assert await store.expire("turns") == (("late.1",), ("turns",))
+    assert await store.expire("turns") == (("default:late.1",), ("turns",))
     turn = await record(store, "late.1")
     assert (turn.status, turn.error and turn.error["code"]) == (Status.FAILED, "expired")
     assert await kinds(store, "late.1") == ["turn.queued", "turn.failed"]
@@ -40,16 +40,16 @@ async def test_a_turn_behind_the_head_expires_too(store: Store, new_turn: MakeTu
         await store.submit(new_turn())
     held = await take(store)
     await pass_deadline(store, "s.2")
-    assert await store.expire("turns") == (("s.2",), ())
+    assert await store.expire("turns") == (("default:s.2",), ())
     await store.settle(held, [], completed())
-    assert (await take(store)).turn_id == "s.3"
+    assert (await take(store)).turn_id == "default:s.3"
 
 
 async def test_a_running_turn_is_left_to_its_worker(store: Store, new_turn: MakeTurn) -> None:
     """The worker ends a running turn at its deadline, with the partial text."""
     await store.submit(new_turn())
     await take(store)
-    await store.redis.zadd(keys.deadlines(store.prefix, "turns"), {"s.1": 1})
+    await store.redis.zadd(keys.deadlines(store.prefix, "turns"), {"default:s.1": 1})
     assert await store.expire("turns") == ((), ())
     assert (await record(store, "s.1")).status is Status.IN_PROGRESS
     assert await store.redis.zcard(keys.deadlines(store.prefix, "turns")) == 0
@@ -62,7 +62,7 @@ async def test_a_turn_that_lost_its_worker_fails_with_deadline_exceeded(
     await store.submit(new_turn())
     await lose(store, await take(store))
     await pass_deadline(store, "s.1")
-    assert await store.expire("turns") == (("s.1",), ())
+    assert await store.expire("turns") == (("default:s.1",), ())
     turn = await record(store, "s.1")
     assert turn.error is not None
     assert turn.error["code"] == "deadline_exceeded"
@@ -88,10 +88,10 @@ async def test_a_turn_that_no_worker_is_left_for_ends(
     if cancelled:
         await store.cancel("s.1", "default")
     for lease, deadline in ((0, 10**9), (10**9, 0), (19_000, 21_000), (21_000, 19_000)):
-        await outlast(store, "s.1", lease=lease, deadline=deadline)
+        await outlast(store, "default:s.1", lease=lease, deadline=deadline)
         assert await store.expire("turns") == ((), ())
-    await outlast(store, "s.1", lease=21_000, deadline=21_000)
-    assert await store.expire("turns") == (("s.1",), ("turns",))
+    await outlast(store, "default:s.1", lease=21_000, deadline=21_000)
+    assert await store.expire("turns") == (("default:s.1",), ("turns",))
     ended = await record(store, "s.1")
     if cancelled:
         assert (ended.status, ended.output) == (Status.CANCELLED, "half")
@@ -99,14 +99,14 @@ async def test_a_turn_that_no_worker_is_left_for_ends(
         assert ended.error
         assert ended.error["code"] == "deadline_exceeded"
     assert not (await store.append([(held, [])]))[0]
-    assert (await take(store)).turn_id == "s.2"
+    assert (await take(store)).turn_id == "default:s.2"
 
 
 async def test_after_a_pause_of_all_looks_workers_come_first(store: Store, new_turn: MakeTurn) -> None:
     """Redis was away: what a worker has finished in time, it has time to tell."""
     await store.submit(new_turn())
     held = await take(store)
-    await outlast(store, "s.1", lease=60_000, deadline=60_000)
+    await outlast(store, "default:s.1", lease=60_000, deadline=60_000)
     watched = keys.watched(store.prefix)
     await store.redis.delete(watched)
     now = await server_ms(store)
@@ -120,7 +120,7 @@ async def test_after_a_pause_of_all_looks_workers_come_first(store: Store, new_t
     assert int(await store.redis.get(watched)) == since
     assert await store.redis.pttl(watched) > 1000
     for ago in (19_000, -60_000):
-        await outlast(store, "s.1", lease=60_000, deadline=60_000, watched=ago)
+        await outlast(store, "default:s.1", lease=60_000, deadline=60_000, watched=ago)
         assert await store.expire("turns") == ((), ())
     # The clock has jumped back: it counts from now.
     assert int(await store.redis.get(watched)) <= await server_ms(store)
@@ -131,7 +131,7 @@ async def test_after_a_pause_of_all_looks_workers_come_first(store: Store, new_t
 @pytest.mark.slow
 async def test_turns_with_time_left_hide_none_that_are_over(store: Store, new_turn: MakeTurn) -> None:
     """More turns without a worker than one look reads, and the one whose deadline passed is the last."""
-    others = {f"other.{n}": 1 for n in range(2500)}
+    others = {f"default:other.{n}": 1 for n in range(2500)}
     async with store.redis.pipeline(transaction=False) as pipeline:
         for turn in (keys.turn(store.prefix, name) for name in others):
             pipeline.hset(turn, "deadline_at", 10**15).expire(turn, 60)
@@ -139,13 +139,13 @@ async def test_turns_with_time_left_hide_none_that_are_over(store: Store, new_tu
     await store.submit(new_turn())
     await take(store)
     await store.redis.zadd(keys.leases(store.prefix, "turns"), others)
-    await outlast(store, "s.1", lease=21_000, deadline=21_000)
+    await outlast(store, "default:s.1", lease=21_000, deadline=21_000)
     await store.redis.config_resetstat()
     looks, ended = 0, tuple[str, ...]()
     while not ended and looks < 500:
         ended, _ = await store.expire("turns")
         looks += 1
-    assert ended == ("s.1",)
+    assert ended == ("default:s.1",)
     assert (await store.redis.info("commandstats"))["cmdstat_hget"]["calls"] <= 1000 * looks + 10
     await store.redis.delete(keys.leases(store.prefix, "turns"))
 
@@ -154,9 +154,9 @@ async def test_a_turn_that_is_forgotten_leaves_the_line(store: Store, new_turn: 
     """A turn whose hash has expired is not counted as waiting for ever, and who is behind it goes on."""
     await store.submit(new_turn())
     await store.submit(new_turn())
-    await store.redis.delete(keys.turn(store.prefix, "s.1"))
-    await store.redis.zadd(keys.deadlines(store.prefix, "turns"), {"s.1": 1})
+    await store.redis.delete(keys.turn(store.prefix, "default:s.1"))
+    await store.redis.zadd(keys.deadlines(store.prefix, "turns"), {"default:s.1": 1})
     assert await store.expire("turns") == ((), ("turns",))
     assert (await store.queue_state("turns")).queued == 1
-    assert await store.redis.zrange(keys.deadlines(store.prefix, "turns"), 0, -1) == [b"s.2"]
-    assert (await take(store)).turn_id == "s.2"
+    assert await store.redis.zrange(keys.deadlines(store.prefix, "turns"), 0, -1) == [b"default:s.2"]
+    assert (await take(store)).turn_id == "default:s.2"

@@ -55,7 +55,7 @@ async def test_within_a_tenant_priority_then_age_decides(store: Store, new_turn:
     for n, priority in enumerate([5, 9, 0, 5, 0, 9, 5]):
         await store.submit(new_turn(f"s{n}", priority=priority))
     order = [(await take(store)).turn_id for _ in range(7)]
-    assert order == [f"s{n}.1" for n in (2, 4, 0, 3, 6, 1, 5)]
+    assert order == [f"default:s{n}.1" for n in (2, 4, 0, 3, 6, 1, 5)]
 
 
 async def test_priority_does_not_reach_beyond_the_tenant(store: Store, new_turn: MakeTurn) -> None:

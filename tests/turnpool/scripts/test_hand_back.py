@@ -32,7 +32,7 @@ async def test_a_turn_handed_back_goes_on_elsewhere_and_no_loss_is_counted(
     state = await store.queue_state("turns")
     assert (state.queued, state.running) == (1, 0)
     again = await take(store, "w2")
-    assert (again.turn_id, again.attempt) == ("s.1", 2)
+    assert (again.turn_id, again.attempt) == ("default:s.1", 2)
     assert (await kinds(store, "s.1"))[2:] == [
         "turn.output_text.delta",
         "turn.restarted",
@@ -49,7 +49,11 @@ async def test_it_keeps_its_place_in_line(store: Store, new_turn: MakeTurn) -> N
     await store.submit(new_turn("new"))
     await store.submit(new_turn("urgent", priority=0))
     await store.hand_back(held, [])
-    assert [(await take(store)).turn_id for _ in range(3)] == ["urgent.1", "old.1", "new.1"]
+    assert [(await take(store)).turn_id for _ in range(3)] == [
+        "default:urgent.1",
+        "default:old.1",
+        "default:new.1",
+    ]
 
 
 async def test_any_number_of_hand_backs_is_no_failure(store: Store, new_turn: MakeTurn) -> None:
@@ -92,7 +96,7 @@ async def test_steps_that_were_not_called_are_forgotten(store: Store, new_turn: 
     for name, result in (("not called", UNDER_WAY), ("called", UNDER_WAY), ("ended", b"1")):
         await store.record_step(held, name, result)
     await store.hand_back(held, [delta("half")], ["not called", "ended"])
-    steps = keys.steps(store.prefix, "s.1")
+    steps = keys.steps(store.prefix, "default:s.1")
     assert await store.redis.hgetall(steps) == {b"called": UNDER_WAY, b"ended": b"1"}
     assert (await kinds(store, "s.1")).count("turn.output_text.delta") == 1
     again = await take(store)
@@ -110,4 +114,4 @@ async def test_a_cancelled_turn_ends_instead(store: Store, new_turn: MakeTurn) -
     assert await store.hand_back(held, [delta("half")]) == ("turns",)
     assert (await record(store, "s.1")).status is Status.CANCELLED
     assert await contents(store) == ["hello", "half"]
-    assert (await take(store)).turn_id == "s.2"
+    assert (await take(store)).turn_id == "default:s.2"

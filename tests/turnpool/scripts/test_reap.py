@@ -32,7 +32,7 @@ async def test_a_turn_whose_lease_ran_out_goes_back_to_the_queue(store: Store, n
     """The loss is counted, a worker is woken, and the client is told at the next claim."""
     await store.submit(new_turn())
     held = await say(store, await take(store), "half")
-    assert await lose(store, held) == Reaped(("s.1",), (), ("turns",))
+    assert await lose(store, held) == Reaped(("default:s.1",), (), ("turns",))
     turn = await record(store, "s.1")
     assert (turn.status, turn.losses, turn.attempt) == (Status.QUEUED, 1, 1)
     assert (await take(store, "w2")).attempt == 2
@@ -47,7 +47,7 @@ async def test_a_lease_that_holds_is_left_alone(store: Store, new_turn: MakeTurn
     await store.submit(new_turn("other", queue="other"))
     lost, _, other = await take(store), await take(store), await take(store, queue="other")
     await end_lease(store, other.turn_id, queue="other")
-    assert (await lose(store, lost)).requeued == ("a.1",)
+    assert (await lose(store, lost)).requeued == ("default:a.1",)
     assert await store.reap("turns") == NOTHING
 
 
@@ -60,7 +60,7 @@ async def test_a_lease_runs_out_by_time(store: Store, new_turn: MakeTurn) -> Non
     await take(store)
 
     async def requeued() -> bool:
-        return (await store.reap("turns")).requeued == ("s.1",)
+        return (await store.reap("turns")).requeued == ("default:s.1",)
 
     await wait_until(requeued)
     assert 500 <= await server_ms(store) - started < 1500
@@ -72,11 +72,11 @@ async def test_a_turn_lost_too_often_fails(store: Store, new_turn: MakeTurn) -> 
     await store.submit(new_turn())
     for _ in range(2):
         assert (await lose(store, await take(store))).ended == ()
-    assert await lose(store, await take(store)) == Reaped((), ("s.1",), ("turns",))
+    assert await lose(store, await take(store)) == Reaped((), ("default:s.1",), ("turns",))
     turn = await record(store, "s.1")
     assert (turn.status, turn.losses, turn.error and turn.error["code"]) == (Status.FAILED, 3, "worker_lost")
     assert (await kinds(store, "s.1"))[-1] == "turn.failed"
-    assert (await take(store)).turn_id == "s.2"
+    assert (await take(store)).turn_id == "default:s.2"
 
 
 async def test_a_cancelled_turn_ends_as_cancelled_with_its_partial_text(
@@ -86,12 +86,12 @@ async def test_a_cancelled_turn_ends_as_cancelled_with_its_partial_text(
     await store.submit(new_turn())
     held = await say(store, await take(store), "Grüße ", "👋🏽")
     await store.cancel("s.1", "default")
-    assert await lose(store, held) == Reaped((), ("s.1",), ())
+    assert await lose(store, held) == Reaped((), ("default:s.1",), ())
     last = (await events(store, "s.1"))[-1]
     assert (last["type"], last["output"]) == ("turn.cancelled", "Grüße 👋🏽")
     turn = await record(store, "s.1")
     assert (turn.status, turn.output) == (Status.CANCELLED, "Grüße 👋🏽")
-    assert (await store.messages("s"))[1:] == [
+    assert (await store.messages("s", "default"))[1:] == [
         {"turn_id": "s.1", "role": "assistant", "content": "Grüße 👋🏽", "status": "incomplete"}
     ]
 
@@ -118,12 +118,12 @@ async def test_after_a_silence_the_living_renew_before_anything_is_reaped(
     await store.redis.hset(pulse, "at", await server_ms(store) - 251)
     assert await store.reap("turns") == NOTHING
     assert await store.reap("turns") == NOTHING
-    assert await store.renew(worker_info(), [("healthy.1", 1)]) == {}
+    assert await store.renew(worker_info(), [("default:healthy.1", 1)]) == {}
     started = await server_ms(store)
 
     async def dead_is_reaped() -> bool:
-        await store.renew(worker_info(), [("healthy.1", 1)])
-        return (await store.reap("turns")).requeued == ("dead.1",)
+        await store.renew(worker_info(), [("default:healthy.1", 1)])
+        return (await store.reap("turns")).requeued == ("default:dead.1",)
 
     await wait_until(dead_is_reaped)
     assert await server_ms(store) - started > 300
@@ -136,7 +136,7 @@ async def test_without_a_silence_there_is_no_grace(store: Store, new_turn: MakeT
     held = await take(store)
     await end_lease(store, held.turn_id)
     await store.redis.hset(keys.pulse(store.prefix), "at", await server_ms(store) - 150)
-    assert (await store.reap("turns")).requeued == ("s.1",)
+    assert (await store.reap("turns")).requeued == ("default:s.1",)
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ async def test_a_clock_that_jumped_back_delays_it_by_a_lease_at_most(
     assert await store.reap("turns") == NOTHING
 
     async def is_reaped() -> bool:
-        return (await store.reap("turns")).requeued == ("s.1",)
+        return (await store.reap("turns")).requeued == ("default:s.1",)
 
     await wait_until(is_reaped)
 
@@ -175,7 +175,7 @@ async def test_a_lease_without_its_turn_is_dropped(store: Store, new_turn: MakeT
     await store.submit(new_turn())
     await store.submit(new_turn())
     held = await take(store)
-    await store.redis.delete(keys.turn(store.prefix, "s.1"))
+    await store.redis.delete(keys.turn(store.prefix, "default:s.1"))
     assert await lose(store, held) == Reaped((), (), ("turns",))
     assert (await store.queue_state("turns")).running == 0
-    assert (await take(store)).turn_id == "s.2"
+    assert (await take(store)).turn_id == "default:s.2"

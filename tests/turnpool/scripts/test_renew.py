@@ -22,13 +22,13 @@ async def test_all_leases_of_a_worker_are_renewed(store: Store, new_turn: MakeTu
     for session in ("a", "b", "other"):
         await store.submit(new_turn(session))
         await take(store)
-    await end_lease(store, "a.1", "b.1", "other.1")
-    assert await store.renew(worker_info(), [("a.1", 1), ("b.1", 1)]) == {}
+    await end_lease(store, "a.1", "default:b.1", "default:other.1")
+    assert await store.renew(worker_info(), [("default:a.1", 1), ("default:b.1", 1)]) == {}
     leases = dict(await store.redis.zrange(keys.leases(store.prefix, "turns"), 0, -1, withscores=True))
     soon = await server_ms(store) + 500
-    assert leases[b"a.1"] == leases[b"b.1"] == pytest.approx(soon, abs=250)
-    assert leases[b"other.1"] == 1
-    assert (await store.reap("turns")).requeued == ("other.1",)
+    assert leases[b"default:a.1"] == leases[b"default:b.1"] == pytest.approx(soon, abs=250)
+    assert leases[b"default:other.1"] == 1
+    assert (await store.reap("turns")).requeued == ("default:other.1",)
 
 
 async def test_the_worker_is_told_what_it_lost(store: Store, new_turn: MakeTurn) -> None:
@@ -37,18 +37,18 @@ async def test_the_worker_is_told_what_it_lost(store: Store, new_turn: MakeTurn)
         await store.submit(new_turn(session))
     queued, taken, ended, mine = [await take(store) for _ in range(4)]
     await lose(store, taken)
-    assert (await take(store, "w2")).turn_id == "taken.1"
+    assert (await take(store, "w2")).turn_id == "default:taken.1"
     await lose(store, queued)
     await store.settle(ended, [], completed())
     held = [(turn.turn_id, turn.attempt) for turn in (queued, taken, ended, mine)]
-    assert await store.renew(worker_info(), [*held, ("gone.1", 1)]) == {
-        "queued.1/1": "lost",
-        "taken.1/1": "lost",
-        "ended.1/1": "lost",
-        "gone.1/1": "lost",
+    assert await store.renew(worker_info(), [*held, ("default:gone.1", 1)]) == {
+        "default:queued.1/1": "lost",
+        "default:taken.1/1": "lost",
+        "default:ended.1/1": "lost",
+        "default:gone.1/1": "lost",
     }
     leases = await store.redis.zrange(keys.leases(store.prefix, "turns"), 0, -1)
-    assert set(leases) == {b"taken.1", b"mine.1"}
+    assert set(leases) == {b"default:taken.1", b"default:mine.1"}
 
 
 async def test_the_worker_is_told_what_is_cancelled_and_keeps_the_lease(
@@ -59,7 +59,7 @@ async def test_the_worker_is_told_what_is_cancelled_and_keeps_the_lease(
     held = await take(store)
     await store.cancel("s.1", "default")
     await end_lease(store, "s.1")
-    assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
+    assert await store.renew(worker_info(), [("default:s.1", 1)]) == {"default:s.1/1": "cancelled"}
     assert (await store.reap("turns")).ended == ()
     await store.settle(held, [], completed())
 
@@ -69,7 +69,9 @@ async def test_two_attempts_of_a_turn_on_one_worker_are_told_apart(store: Store,
     await store.submit(new_turn())
     await lose(store, await take(store))
     await take(store)
-    assert await store.renew(worker_info(), [("s.1", 1), ("s.1", 2)]) == {"s.1/1": "lost"}
+    assert await store.renew(worker_info(), [("default:s.1", 1), ("default:s.1", 2)]) == {
+        "default:s.1/1": "lost"
+    }
 
 
 async def test_the_workers_that_live_are_listed(store: Store) -> None:

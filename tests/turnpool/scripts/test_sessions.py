@@ -21,18 +21,15 @@ async def test_a_created_session_is_there(store: Store) -> None:
     assert (session.id, session.tenant, session.metadata) == ("s", "default", {"topic": "sea"})
     assert session.active_turn is None
     assert session.created_at == pytest.approx((await store.redis.time())[0], abs=2)
-    assert 3590 < await store.redis.ttl(keys.session(store.prefix, "s")) <= 3600
+    assert 3590 < await store.redis.ttl(keys.session(store.prefix, "default:s")) <= 3600
 
 
 async def test_a_session_is_created_once(store: Store) -> None:
-    """Nobody, not even another tenant, creates it again."""
+    """A second time is refused and changes nothing."""
     await store.create_session("s", "default", {"a": 1})
-    for tenant in ("default", "other"):
-        with pytest.raises(SessionExistsError):
-            await store.create_session("s", tenant, {})
+    with pytest.raises(SessionExistsError):
+        await store.create_session("s", "default", {})
     assert (await store.session("s", "default")).metadata == {"a": 1}
-    with pytest.raises(SessionNotFoundError):
-        await store.session("s", "other")
 
 
 async def test_a_turn_goes_into_a_created_session(store: Store, new_turn: MakeTurn) -> None:
@@ -50,7 +47,7 @@ async def test_a_deleted_session_is_gone_with_its_turns(store: Store, new_turn: 
     await store.submit(new_turn())
     await store.submit(new_turn())
     async with store.redis.pubsub() as pubsub:
-        await pubsub.ssubscribe(keys.events(store.prefix, "s"))
+        await pubsub.ssubscribe(keys.events(store.prefix, "0", "default:s"))
         await pubsub.get_message(timeout=5)
         await store.delete_session("s", "default")
         heard = [(await pubsub.get_message(timeout=5))["data"].split(b"\n")[:2] for _ in range(2)]
@@ -60,7 +57,7 @@ async def test_a_deleted_session_is_gone_with_its_turns(store: Store, new_turn: 
     for n in (1, 2, 3):
         with pytest.raises(TurnNotFoundError):
             await record(store, f"s.{n}")
-        assert await store.frames(f"s.{n}", 0) == []
+        assert await store.frames(f"s.{n}", "default", 0) == []
     assert await contents(store) == []
     assert (await store.queue_state("turns")).queued == 0
     assert (await store.claim("turns", "w"))[0] is None
@@ -73,22 +70,22 @@ async def test_a_session_of_many_turns_is_deleted_in_short_calls(store: Store, n
     for _ in range(3):
         await store.submit(new_turn())
     await take(store)
-    ended = [keys.turn(store.prefix, f"s.{n}") for n in range(4, many + 1)]
+    ended = [keys.turn(store.prefix, f"default:s.{n}") for n in range(4, many + 1)]
     async with store.redis.pipeline(transaction=False) as pipeline:
         for turn in ended:
             pipeline.hset(turn, "status", "completed").expire(turn, 60)
-        pipeline.hset(keys.line(store.prefix, "s"), "n", many)
+        pipeline.hset(keys.line(store.prefix, "default:s"), "n", many)
         await pipeline.execute()
     await store.redis.config_resetstat()
     await store.delete_session("s", "default")
     calls = await store.redis.info("commandstats")
     assert calls["cmdstat_evalsha"]["calls"] >= many / 250
     assert [key async for key in store.redis.scan_iter(f"{store.prefix}turn:*")] == [
-        keys.turn(store.prefix, "s.1").encode()
+        keys.turn(store.prefix, "default:s.1").encode()
     ]
-    assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
-    await store.settle(Held("s.1", 1, 2), [], completed())
-    assert not await store.redis.exists(keys.turn(store.prefix, "s.1"))
+    assert await store.renew(worker_info(), [("default:s.1", 1)]) == {"default:s.1/1": "cancelled"}
+    await store.settle(Held("default:s.1", 1, 2), [], completed())
+    assert not await store.redis.exists(keys.turn(store.prefix, "default:s.1"))
     assert (await store.queue_state("turns")).queued == 0
     with pytest.raises(SessionNotFoundError):
         await store.delete_session("s", "default")
@@ -100,7 +97,7 @@ async def test_a_deletion_that_was_cut_off_can_be_repeated(
     """The session goes with its last turns, so its client is not told that there is none."""
     await store.submit(new_turn())
     await store.settle(await take(store), [], completed())
-    await store.redis.hset(keys.line(store.prefix, "s"), "n", 2000)
+    await store.redis.hset(keys.line(store.prefix, "default:s"), "n", 2000)
     execute = store.nodes.execute
     calls = 0
 
@@ -145,7 +142,7 @@ async def test_a_turn_that_ends_between_the_calls_is_deleted(
     await store.submit(new_turn())
     await store.submit(new_turn())
     held = await take(store)
-    await store.redis.hset(keys.line(store.prefix, "s"), "n", 300)
+    await store.redis.hset(keys.line(store.prefix, "default:s"), "n", 300)
 
     async def end() -> None:
         await store.settle(held, [], completed())
@@ -155,7 +152,7 @@ async def test_a_turn_that_ends_between_the_calls_is_deleted(
     between = Between(store, monkeypatch, end)
     await store.delete_session("s", "default")
     assert between.done
-    assert not await store.redis.exists(keys.turn(store.prefix, f"s.{number}"))
+    assert not await store.redis.exists(keys.turn(store.prefix, f"default:s.{number}"))
 
 
 async def test_a_deletion_leaves_a_new_session_alone(
@@ -164,7 +161,7 @@ async def test_a_deletion_leaves_a_new_session_alone(
     """Another deletion was quicker, and then came a turn."""
     await store.submit(new_turn())
     await store.settle(await take(store), [], completed())
-    await store.redis.hset(keys.line(store.prefix, "s"), "n", 300)
+    await store.redis.hset(keys.line(store.prefix, "default:s"), "n", 300)
 
     async def anew() -> None:
         await store.delete_session("s", "default")
@@ -182,7 +179,7 @@ async def test_only_the_tenant_deletes(store: Store, new_turn: MakeTurn) -> None
     for session, tenant in (("s", "other"), ("unknown", "default")):
         with pytest.raises(SessionNotFoundError):
             await store.delete_session(session, tenant)
-    assert (await take(store)).turn_id == "s.1"
+    assert (await take(store)).turn_id == "default:s.1"
 
 
 async def test_a_running_turn_is_stopped_and_writes_nothing_into_a_new_session(
@@ -192,16 +189,16 @@ async def test_a_running_turn_is_stopped_and_writes_nothing_into_a_new_session(
     await store.submit(new_turn())
     old = await take(store)
     await store.delete_session("s", "default")
-    assert await store.renew(worker_info(), [("s.1", 1)]) == {"s.1/1": "cancelled"}
+    assert await store.renew(worker_info(), [("default:s.1", 1)]) == {"default:s.1/1": "cancelled"}
     assert (await store.submit(new_turn())).turn_id == "s.2"
     assert (await store.submit(new_turn())).turn_id == "s.3"
-    assert await store.unfinished("s") == [1, 2, 3]
+    assert await store.unfinished("s", "default") == [1, 2, 3]
     assert (await store.claim("turns", "w2"))[0] is None
     assert await store.settle(old, [], completed("old")) == ("turns",)
     assert await contents(store) == []
-    assert await store.unfinished("s") == [2, 3]
+    assert await store.unfinished("s", "default") == [2, 3]
     new = await take(store)
-    assert new.turn_id == "s.2"
+    assert new.turn_id == "default:s.2"
     await store.settle(new, [], completed("new"))
     assert await contents(store) == ["hello", "new"]
     assert await kinds(store, "s.1") == []
@@ -217,28 +214,19 @@ async def test_the_running_turn_of_a_deleted_session_ends_if_its_worker_dies(
     old = await take(store)
     await store.delete_session("s", "default")
     await store.submit(new_turn())
-    assert (await lose(store, old)).ended == ("s.1",)
+    assert (await lose(store, old)).ended == ("default:s.1",)
     assert await contents(store) == []
-    assert (await take(store)).turn_id == "s.2"
+    assert (await take(store)).turn_id == "default:s.2"
 
 
-async def test_a_session_id_is_its_tenant_s_as_long_as_anything_of_it_can_be_read(
-    store: Store, new_turn: MakeTurn
-) -> None:
-    """Neither after a delete nor when the session has expired does another tenant get the id."""
+async def test_a_sessions_line_outlives_it(store: Store, new_turn: MakeTurn) -> None:
+    """After a delete no turn id is given twice while anything of the session can be read."""
     await store.submit(new_turn())
     await store.settle(await take(store), [], completed("secret"))
-    await store.redis.delete(keys.session(store.prefix, "s"))
-    with pytest.raises(SessionNotFoundError):
-        await store.submit(new_turn(tenant="other"))
-    with pytest.raises(SessionExistsError):
-        await store.create_session("s", "other", {})
-    await store.create_session("s", "default", {})
     await store.delete_session("s", "default")
-    with pytest.raises(SessionNotFoundError):
-        await store.submit(new_turn(tenant="other"))
-    life = await store.redis.ttl(keys.line(store.prefix, "s"))
+    life = await store.redis.ttl(keys.line(store.prefix, "default:s"))
     assert life > store.settings.session_ttl + store.settings.log_ttl
+    assert (await store.submit(new_turn())).turn_id == "s.2"
 
 
 async def test_a_tenant_lists_its_own_sessions_page_by_page(store: Store, new_turn: MakeTurn) -> None:
@@ -248,7 +236,8 @@ async def test_a_tenant_lists_its_own_sessions_page_by_page(store: Store, new_tu
         await store.create_session(f"x{n}", "other", {})
     # Several in the same millisecond: a page must be able to end between them.
     same = {f"s{n}": 5.0 for n in (2, 3, 4, 5)} | {"s0": 9.0, "s1": 8.0, "s6": 1.0}
-    await store.redis.zadd(keys.sessions(store.prefix, "default"), same)
+    stored = {f"default:{name}": score for name, score in same.items()}
+    await store.redis.zadd(keys.sessions(store.prefix, "default"), stored)
     for limit in (1, 2, 3, 7, 10):
         listed: list[str] = []
         cursor: str | None = None

@@ -47,7 +47,7 @@ async def test_an_ended_turn_has_its_messages_and_events_and_nothing_runs(
     turn = await record(store, "s.1")
     assert (turn.status, turn.output, turn.usage, turn.worker) == (Status.COMPLETED, "hi", usage, None)
     assert turn.ended_at is not None
-    assert await store.messages("s") == [
+    assert await store.messages("s", "default") == [
         {"turn_id": "s.1"} | HELLO,
         {"turn_id": "s.1", "role": "assistant", "content": "hi"},
     ]
@@ -73,11 +73,11 @@ async def test_a_repeated_call_settles_once(store: Store, new_turn: MakeTurn) ->
         await store.submit(new_turn())
     held = await take(store)
     await store.settle(held, [delta("hi")], completed())
-    frames = await store.frames("s.1", 0)
+    frames = await store.frames("s.1", "default", 0)
     assert await store.settle(held, [delta("hi")], completed()) == ()
-    assert await store.frames("s.1", 0) == frames
+    assert await store.frames("s.1", "default", 0) == frames
     assert await contents(store) == ["hello", "hi"]
-    assert await store.unfinished("s") == [2, 3]
+    assert await store.unfinished("s", "default") == [2, 3]
 
 
 async def test_a_turn_ends_one_way_only(store: Store, new_turn: MakeTurn) -> None:
@@ -126,13 +126,13 @@ async def test_an_ended_turn_expires_after_its_log(
     await brief.record_step(held, "a", b"1")
     await brief.settle(held, [], completed())
     lives = {
-        keys.log(brief.prefix, "s.1"): 10,
-        keys.steps(brief.prefix, "s.1"): 10,
-        keys.turn(brief.prefix, "s.1"): 110,
-        keys.session(brief.prefix, "s"): 100,
-        keys.messages(brief.prefix, "s"): 100,
+        keys.log(brief.prefix, "default:s.1"): 10,
+        keys.steps(brief.prefix, "default:s.1"): 10,
+        keys.turn(brief.prefix, "default:s.1"): 110,
+        keys.session(brief.prefix, "default:s"): 100,
+        keys.messages(brief.prefix, "default:s"): 100,
     }
     for key, life in lives.items():
         assert life - 2 <= await brief.redis.ttl(key) <= life, key
     # A number is never given again while its turn is known.
-    assert await brief.redis.ttl(keys.line(brief.prefix, "s")) > 110
+    assert await brief.redis.ttl(keys.line(brief.prefix, "default:s")) > 110

@@ -18,7 +18,7 @@ async def test_the_first_result_stands(store: Store, new_turn: MakeTurn) -> None
     assert await store.record_step(held, "a", b"1") == b"1"
     assert await store.record_step(held, "a", b"2") == b"1"
     assert await store.record_step(held, "b", b"\xff\x00") == b"\xff\x00"
-    assert await store.redis.ttl(keys.steps(store.prefix, "s.1")) > 600
+    assert await store.redis.ttl(keys.steps(store.prefix, "default:s.1")) > 600
 
 
 async def test_a_step_under_way_gets_its_result_once(store: Store, new_turn: MakeTurn) -> None:
@@ -37,7 +37,7 @@ async def test_who_only_looks_records_nothing(store: Store, new_turn: MakeTurn) 
     await store.submit(new_turn())
     held = await take(store)
     assert await store.record_step(held, "a", None) == b""
-    assert not await store.redis.exists(keys.steps(store.prefix, "s.1"))
+    assert not await store.redis.exists(keys.steps(store.prefix, "default:s.1"))
     await store.record_step(held, "a", UNDER_WAY)
     assert await store.record_step(held, "a", None) == UNDER_WAY
     await store.record_step(held, "a", b"1")
@@ -61,4 +61,4 @@ async def test_a_stale_attempt_records_nothing(store: Store, new_turn: MakeTurn)
     await store.settle(held, [], completed())
     with pytest.raises(LeaseLostError):
         await store.record_step(held, "b", b"late")
-    assert await store.redis.hgetall(keys.steps(store.prefix, "s.1")) == {b"a": b"right"}
+    assert await store.redis.hgetall(keys.steps(store.prefix, "default:s.1")) == {b"a": b"right"}

@@ -20,7 +20,6 @@ from turnpool.errors import (
     QueueFullError,
     SessionBusyError,
     SessionFullError,
-    SessionNotFoundError,
 )
 from turnpool.models import OnBusy
 from turnpool.settings import Settings
@@ -45,16 +44,16 @@ async def test_a_wake_up_that_comes_along_is_put_into_the_queues_list(
     store: Store, new_turn: MakeTurn
 ) -> None:
     """Once, as the oldest are, and only for a turn that is ready; then nobody else has to wake a worker."""
-    wake_ups = [message("turns") for _ in range(3)]
+    wake_ups = [message("turnpool:turns") for _ in range(3)]
     for session, wake_up in zip(("s", "s", "t"), wake_ups, strict=True):
         assert (await store.submit(new_turn(session_id=session, wake_up=wake_up))).woken == ()
-    assert await store.redis.lrange("turns", 0, -1) == [wake_ups[2], wake_ups[0]]
+    assert await store.redis.lrange("turnpool:turns", 0, -1) == [wake_ups[2], wake_ups[0]]
 
 
 async def test_a_list_that_cannot_be_written_refuses_no_turn(store: Store, new_turn: MakeTurn) -> None:
     """The turn is whole; its wake-up is left to the caller, who warns if he cannot either."""
-    await store.redis.set("turns", "no list", ex=60)
-    assert (await store.submit(new_turn(wake_up=message("turns")))).woken == ("turns",)
+    await store.redis.set("turnpool:turns", "no list", ex=60)
+    assert (await store.submit(new_turn(wake_up=message("turnpool:turns")))).woken == ("turns",)
     assert await kinds(store, "s.1") == ["turn.queued"]
 
 
@@ -115,7 +114,7 @@ async def test_interrupt_cancels_all_that_waits_and_is_ready_at_once(
     assert (accepted.turn_id, accepted.woken) == ("s.4", ("turns",))
     for n in (1, 2, 3):
         assert (await record(store, f"s.{n}")).status is Status.CANCELLED
-    assert (await take(store)).turn_id == "s.4"
+    assert (await take(store)).turn_id == "default:s.4"
 
 
 async def test_interrupt_marks_the_running_turn_and_waits_for_its_end(
@@ -127,10 +126,10 @@ async def test_interrupt_marks_the_running_turn_and_waits_for_its_end(
     await store.submit(new_turn())
     accepted = await store.submit(new_turn(on_busy=OnBusy.INTERRUPT))
     assert accepted.woken == ()
-    assert await store.unfinished("s") == [1, 3]
-    assert await store.redis.hget(keys.turn(store.prefix, "s.1"), "cancel") == b"1"
+    assert await store.unfinished("s", "default") == [1, 3]
+    assert await store.redis.hget(keys.turn(store.prefix, "default:s.1"), "cancel") == b"1"
     assert await store.settle(held, [], completed()) == ("turns",)
-    assert (await take(store)).turn_id == "s.3"
+    assert (await take(store)).turn_id == "default:s.3"
 
 
 async def test_interrupt_keeps_the_partial_answer_of_a_turn_that_lost_its_worker(
@@ -143,7 +142,7 @@ async def test_interrupt_keeps_the_partial_answer_of_a_turn_that_lost_its_worker
     await lose(store, held)
     await store.submit(new_turn(on_busy=OnBusy.INTERRUPT))
     assert await contents(store) == ["hello", "half an ans"]
-    assert (await store.messages("s"))[1]["status"] == "incomplete"
+    assert (await store.messages("s", "default"))[1]["status"] == "incomplete"
 
 
 async def test_the_same_key_and_body_give_the_same_turn(store: Store, new_turn: MakeTurn) -> None:
@@ -193,14 +192,6 @@ async def test_a_full_session_refuses(settings: Settings, store: Store, new_turn
     assert (await small.submit(new_turn(on_busy=OnBusy.INTERRUPT))).turn_id == "s.4"
 
 
-async def test_a_session_of_another_tenant_is_not_found(store: Store, new_turn: MakeTurn) -> None:
-    """A tenant can't post to, or learn of, another's session."""
-    await store.submit(new_turn(tenant="a"))
-    with pytest.raises(SessionNotFoundError):
-        await store.submit(new_turn(tenant="b"))
-    assert await kinds(store, "s.2") == []
-
-
 async def test_a_refused_turn_leaves_nothing(settings: Settings, store: Store, new_turn: MakeTurn) -> None:
     """A refused post changes no key: no number is used up, no session is made."""
     small = Store(store.nodes, settings.model_copy(update={"max_queued": 1}))
@@ -220,7 +211,7 @@ async def test_a_short_turn_does_not_shorten_the_life_of_the_session(
     held = await take(brief)
     await brief.submit(new_turn(deadline_seconds=1))
     await brief.cancel("s.2", "default")
-    for key in (keys.session(brief.prefix, "s"), keys.line(brief.prefix, "s")):
+    for key in (keys.session(brief.prefix, "default:s"), keys.line(brief.prefix, "default:s")):
         assert await brief.redis.ttl(key) > 4990, key
     await end_lease(brief)
     assert await brief.settle(held, [], completed()) == ()
@@ -231,6 +222,6 @@ async def test_a_session_whose_head_is_forgotten_goes_on(store: Store, new_turn:
     """A turn that waited longer than it is kept does not block those behind it for good."""
     await store.submit(new_turn())
     await store.submit(new_turn())
-    await store.redis.delete(keys.turn(store.prefix, "s.1"))
+    await store.redis.delete(keys.turn(store.prefix, "default:s.1"))
     assert (await store.submit(new_turn())).woken == ("turns",)
-    assert (await take(store)).turn_id == "s.2"
+    assert (await take(store)).turn_id == "default:s.2"

@@ -36,7 +36,7 @@ async def test_a_frame_is_one_sse_event_and_json_for_any_text(
     held = await take(store)
     entries = [delta(text), tool(ToolCall(text, text, {text: text})), tool(ToolResult(text, [text]))]
     await write(store, held, *entries)
-    frames = (await store.frames("s.1", 0))[2:]
+    frames = (await store.frames("s.1", "default", 0))[2:]
     for n, frame in enumerate(frames, start=3):
         assert re.fullmatch(rb"id: %d\nevent: [a-z._]+\ndata: [^\r\n]+\n\n" % n, frame)
     parsed = list(
@@ -67,7 +67,7 @@ async def test_partial_text_survives_the_scripts(store: Store, new_turn: MakeTur
     await store.cancel("s.1", "default")
     assert (await record(store, "s.1")).output == f"{text}|{text}"
     assert (await events(store, "s.1"))[-1]["output"] == f"{text}|{text}"
-    assert (await store.messages("s"))[-1]["content"] == f"{text}|{text}"
+    assert (await store.messages("s", "default"))[-1]["content"] == f"{text}|{text}"
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ async def test_a_turn_that_nobody_is_told_of_runs_as_any_other(store: Store, new
         await store.submit(new_turn())
         held = await say(store, await take(store), "a", "b")
         await store.settle(held, [], completed("ab"))
-        assert (await take(store)).turn_id == "s.2"
-    assert [seq_of(frame) for frame in await store.frames("s.1", 0)] == [1, 2, 3, 4, 5]
+        assert (await take(store)).turn_id == "default:s.2"
+    assert [seq_of(frame) for frame in await store.frames("s.1", "default", 0)] == [1, 2, 3, 4, 5]
     turn = await record(store, "s.1")
     assert (turn.status, turn.seq) == (Status.COMPLETED, 5)
     assert len(await contents(store, "s")) == 2
