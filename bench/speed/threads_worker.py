@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 from celery.signals import worker_shutting_down
 
+from turnpool.keys import queue_of, wakeups
 from turnpool.logs import configure
 from turnpool.settings import load_settings
 from turnpool.wakeups import TASK_NAME
@@ -35,8 +36,8 @@ def main() -> None:
     app.tasks.pop(TASK_NAME)
 
     @app.task(name=TASK_NAME)
-    def _(queue: str) -> str:
-        return asyncio.run_coroutine_threadsafe(service.serve(queue), loop).result()
+    def _(name: str) -> str:
+        return asyncio.run_coroutine_threadsafe(service.serve(queue_of(name)), loop).result()
 
     @worker_shutting_down.connect(weak=False)
     def _(**_: Any) -> None:
@@ -46,7 +47,7 @@ def main() -> None:
         hostname=f"turnpool@{worker_id}",
         pool="threads",
         concurrency=settings.concurrency,
-        queues=list(settings.queue_names),
+        queues=[wakeups(settings.namespace, queue) for queue in settings.queue_names],
         loglevel=settings.log_level,
         quiet=True,
         without_mingle=True,

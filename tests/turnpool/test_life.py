@@ -110,12 +110,10 @@ class Life(RuleBasedStateMachine):
         for new in news:
             assert self.run(self.store.submit(new)).turn_id == self.model.submit(new).id
 
-    @rule(new=NEW_TURNS, on_busy=sampled_from(OnBusy), foreign=sampled_from([False, False, True]))
-    def submit_otherwise(self, new: NewTurn, on_busy: OnBusy, *, foreign: bool) -> None:
+    @rule(new=NEW_TURNS, on_busy=sampled_from(OnBusy))
+    def submit_otherwise(self, new: NewTurn, on_busy: OnBusy) -> None:
         """A client posts a turn in a way that may be refused, or that cancels others."""
-        new = replace(new, on_busy=on_busy, tenant="stranger" if foreign else new.tenant)
-        if foreign and new.session_id not in self.model.lines:
-            return
+        new = replace(new, on_busy=on_busy)
         refused = self.model.refuses(new)
         if not refused:
             self.submit([new])

@@ -89,8 +89,6 @@ class Model:
     def refuses(self, new: NewTurn) -> str:
         """The code of the error that a post gets, or ''."""
         line = self.lines.get(new.session_id)
-        if line is not None and TENANTS[new.session_id] != new.tenant:
-            return "session_not_found"
         return "session_busy" if line and new.on_busy is OnBusy.REJECT else ""
 
     def submit(self, new: NewTurn) -> ModelTurn:
@@ -179,8 +177,8 @@ class Model:
             turn.deleted = turn.status is not Status.IN_PROGRESS
 
     def with_status(self, queue: str, status: Status) -> set[str]:
-        """Ids of the turns of a queue in a state."""
-        return {t.id for t in self.turns.values() if t.new.queue == queue and t.status is status}
+        """Scoped ids of the turns of a queue in a state."""
+        return {t.scoped_id for t in self.turns.values() if t.new.queue == queue and t.status is status}
 
 
 def new_turn(session: str, queue: str, priority: int) -> NewTurn:
