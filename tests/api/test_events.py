@@ -107,7 +107,7 @@ async def test_every_kind_of_event_has_its_fields(client: httpx.AsyncClient, sto
     await post(client)
     run = await claim(store)
     await run.say("a")
-    await store.hand_back(Held(run.id, run.attempt, run.seq), [])
+    await store.hand_back(Held(run.scoped_id, run.attempt, run.seq), [])
     again = await claim(store)
     await again.append([restarted("retry", 0)])
     await again.fail("provider_error", "No.")

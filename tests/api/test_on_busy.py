@@ -54,7 +54,7 @@ async def test_interrupt_cancels_the_running_turn_and_comes_next(
     assert (await post(client, on_busy="interrupt")).json()["status"] == "queued"
     assert (await client.get("/v1/turns/s.2")).json()["status"] == "cancelled"
     worker = WorkerInfo("w1", ("turns",), 1, 1, draining=False)
-    assert await store.renew(worker, [(run.id, run.attempt)]) == {"default:s.1/1": "cancelled"}
+    assert await store.renew(worker, [(run.scoped_id, run.attempt)]) == {"default:s.1/1": "cancelled"}
     await run.cancelled()
     assert (await claim(store)).id == "s.3"
 

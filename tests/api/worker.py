@@ -15,6 +15,7 @@ class Run:
     def __init__(self, store: Store, claim: Claim) -> None:
         self.store = store
         self.id = claim.turn.id
+        self.scoped_id = claim.turn.scoped_id
         self.attempt = claim.turn.attempt
         self.seq = claim.turn.seq
         self.text = ""
@@ -23,7 +24,7 @@ class Run:
     @property
     def held(self) -> Held:
         """What the worker shows with each write."""
-        return Held(self.id, self.attempt, self.seq)
+        return Held(self.scoped_id, self.attempt, self.seq)
 
     async def say(self, *texts: str) -> bool:
         """Add a delta for each text; whether the turn is still held."""
