@@ -172,7 +172,8 @@ def test_metrics_api_with_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("matchers", "inside"), [("", 'queue="turns",namespace="agents"'), ('a="b"', 'queue="turns",a="b"')]
+    ("matchers", "inside"),
+    [("", 'queue="turns",pool="rel",namespace="agents"'), ('a="b"', 'queue="turns",pool="rel",a="b"')],
 )
 def test_prometheus(matchers: str, inside: str) -> None:
     """The pool-wide metrics are the same on every API pod of the namespace: max; nothing is not zero."""

@@ -3,6 +3,7 @@
 {{- $redis := dict "root" . "which" "redis" -}}
 {{- $broker := dict "root" . "which" "broker" -}}
 TURNPOOL_HOST: {{ .Values.listenAddress | quote }}
+TURNPOOL_NAMESPACE: {{ include "turnpool.namespace" . | quote }}
 TURNPOOL_AGENTS: {{ join "," .Values.agents | quote }}
 {{- with include "turnpool.redis.processUrl" $redis }}
 TURNPOOL_REDIS_URL: {{ . | quote }}
