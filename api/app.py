@@ -10,18 +10,22 @@ from starlette.types import ASGIApp
 
 from api import chat, events, operations, sessions, turns
 from api.context import Context
+from api.local import LocalOnly
 from api.middleware import RequestMiddleware
 from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
 from api.tasks import end
 from api.upkeep import expire_turns, top_up
+from turnpool.logs import get_logger
 from turnpool.membership import Membership
 from turnpool.metrics import watch
 from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
+
+log = get_logger(__name__)
 
 
 class Api(FastAPI):
@@ -42,6 +46,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.add_middleware(QuickPosts)
+    if not settings.tenant_keys:
+        app.add_middleware(LocalOnly, names=settings.allowed_host_names, is_open=settings.open)
     add_handlers(app)
     for module in (turns, events, sessions, chat, operations):
         app.include_router(module.router)
@@ -51,6 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
+    if settings.open and not settings.tenant_keys:
+        log.warning("api_open", host=settings.host, advice="set TURNPOOL_API_KEYS")
     store = Store.connect(settings)
     relay = Relay(store)
     wakeups = WakeUps(connect(settings.broker), settings.namespace)
@@ -72,8 +80,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def stop_streams(app: FastAPI) -> None:
-    """Not ready any more, and every stream ends. Safe in a signal handler."""
+    """Stop being ready and end every stream; a second call ends the calls that wait as well.
+
+    Safe in a signal handler.
+    """
     context: Context | None = getattr(app.state, "context", None)
-    if context:
-        context.drain()
-        asyncio.get_running_loop().call_soon_threadsafe(context.relay.close)
+    if not context:
+        return
+    spared = set() if context.ending else context.waits.subscriptions
+    context.ending = True
+    context.drain()
+    asyncio.get_running_loop().call_soon_threadsafe(context.relay.close, spared)
+
+
+async def finish_waits(app: FastAPI) -> None:
+    """Give calls that wait for a turn TURNPOOL_API_DRAIN_SECONDS, then have them answered as things are."""
+    context: Context | None = getattr(app.state, "context", None)
+    if not context:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(context.settings.api_drain_seconds):
+            await context.waits.ended()
+    context.relay.close()

@@ -1,12 +1,14 @@
 """The simplest way in: one call, one answer."""
 
 from fastapi import APIRouter, Request
+from redis.exceptions import RedisError
 
 from api.context import CurrentContext, Tenant
 from api.errors import TurnCancelledError, TurnFailedError, TurnUnfinishedError
 from api.schemas import ChatRequest, ChatResponse, SessionId, TurnRequest
 from api.turns import IdempotencyKey, submit
-from api.waiting import wait_for_end
+from api.waiting import wait_for_end, waiting
+from turnpool.redis import is_away
 from turnpool.states import Status
 
 router = APIRouter(tags=["chat"])
@@ -25,9 +27,19 @@ async def chat(
     idempotency_key: IdempotencyKey = None,
 ) -> ChatResponse:
     """Post a message and wait for the answer. A turn that fails is a 502, one that is cancelled a 409."""
-    submitted = await submit(context, tenant, session_id, TurnRequest(input=body.message), idempotency_key)
     longest = context.settings.deadline_seconds + BEYOND
-    turn = await wait_for_end(context, request, submitted.turn_id, tenant, longest)
+    # Before the post, so that a SIGTERM between the two does not leave the caller without its wait.
+    with waiting(context, session_id, tenant) as subscription:
+        submitted = await submit(
+            context, tenant, session_id, TurnRequest(input=body.message), idempotency_key
+        )
+        try:
+            turn = await wait_for_end(context, request, subscription, submitted.turn_id, tenant, longest)
+        except (RedisError, OSError) as error:
+            if not is_away(error):
+                raise
+            # The turn is accepted: a caller that is not told its id could only post it again.
+            raise TurnUnfinishedError(submitted.turn_id) from error
     if turn.status is Status.CANCELLED:
         raise TurnCancelledError(turn.id)
     if not turn.status.terminal:

@@ -4,7 +4,7 @@ Dependencies are coroutines even where they await nothing: FastAPI runs plain fu
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import UnauthorizedError
 from api.relay import Relay
+from api.waits import Waits
 from turnpool.settings import DEFAULT_TENANT, Settings
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
@@ -25,7 +26,12 @@ class Context:
     store: Store
     relay: Relay
     wakeups: WakeUps
+    waits: Waits = field(default_factory=Waits)
     draining: bool = False
+    # Whether SIGTERM has come.
+    ending: bool = False
+    # Whether Redis has answered since the process started.
+    reached_redis: bool = False
 
     def drain(self) -> None:
         """Take no more turns."""

@@ -17,8 +17,29 @@ class ForbiddenError(TurnpoolError):
 
     code = "forbidden"
 
+    def __init__(self, advice: str) -> None:
+        super().__init__(advice)
+
+
+class HostNotAllowedError(TurnpoolError):
+    """The request names a host that is not this API's."""
+
+    code = "host_not_allowed"
+
     def __init__(self) -> None:
-        super().__init__("Only from this machine, or with the admin key.")
+        super().__init__(
+            "This API has no keys, so it is served under local names only. "
+            "Set TURNPOOL_API_KEYS, or name this host in TURNPOOL_ALLOWED_HOSTS."
+        )
+
+
+class CrossSiteError(TurnpoolError):
+    """A page of another site has sent the request."""
+
+    code = "cross_site"
+
+    def __init__(self) -> None:
+        super().__init__("This API has no keys, so pages of other sites may not call it.")
 
 
 class DrainingError(TurnpoolError):
@@ -65,8 +86,11 @@ class TurnUnfinishedError(TurnpoolError):
     code = "turn_unfinished"
 
     def __init__(self, turn_id: str) -> None:
-        super().__init__(f"Turn {turn_id} has not ended; read it at /v1/turns/{turn_id}.")
+        super().__init__(
+            f"Turn {turn_id} has not ended. Do not post it again: wait for it at /v1/turns/{turn_id}?wait=60."
+        )
         self.turn_id = turn_id
+        self.location = f"/v1/turns/{turn_id}"
 
 
 class TurnCancelledError(TurnpoolError):

@@ -41,6 +41,8 @@ class Listener:
 
     def close(self) -> None:
         """Accept no more; what waits to be accepted is refused, what is not served yet is closed."""
+        if self._closed:
+            return
         self._closed = True
         for listening in self.sockets:
             self._loop.remove_reader(listening)

@@ -12,15 +12,16 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.app import create_app, stop_streams
+from api.app import create_app, finish_waits, stop_streams
 from api.corked import Corked
 from api.listener import Listener, listen
 from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.durability import check
+from turnpool.exposure import check_exposure
 from turnpool.logs import configure, get_logger
 from turnpool.membership import Membership
-from turnpool.settings import Settings, load_settings, told
+from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
 
 log = get_logger(__name__)
 
@@ -60,6 +61,17 @@ class Server(uvicorn.Server):
             stop_streams(app)
         super().handle_exit(sig, frame)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let calls that wait for a turn end; then as the class's own, whose grace time is the streams'."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            await finish_waits(app)
+        await super().shutdown(sockets)
+
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; exit 0."""
@@ -78,7 +90,9 @@ def main() -> None:
     if settings.tracing:
         with told():
             tracing.setup("turnpool-api")
+    warn_of_unknown_settings()
     with told():
+        check_exposure(settings, settings.host)
         asyncio.run(check(settings))
         asyncio.run(Membership(settings).enter())
         sockets = listen(settings.host, settings.port, BACKLOG)

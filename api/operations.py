@@ -1,7 +1,7 @@
 """Routes for those who run the pool."""
 
 import asyncio
-import ipaddress
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, status
@@ -15,7 +15,10 @@ from api.errors import ForbiddenError
 from api.metrics import show_pool
 from api.problems import problem
 from api.schemas import PoolView
+from turnpool.exposition import PoolMetrics
+from turnpool.exposure import is_loopback_address
 from turnpool.models import QueueState
+from turnpool.settings import Settings
 
 router = APIRouter(tags=["operations"])
 
@@ -48,17 +51,26 @@ async def healthz() -> str:
 
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(context: CurrentContext, request: Request) -> Response:
-    """The process takes turns: Redis answers, and it does not drain."""
+    """Whether requests should be sent here: Redis has answered once since the start, and it does not drain.
+
+    While Redis is away later, every process of the pool is without it: those that stay ready answer
+    503 with Retry-After, where a balancer without any could only refuse connections.
+    """
     if context.draining:
         return problem(request, 503, "draining", "This process is draining.")
+    reachable = await _reaches_redis(context)
+    context.reached_redis |= reachable
+    if not context.reached_redis:
+        return problem(request, 503, "redis_away", "Redis has not answered since this process started.")
+    return PlainTextResponse("ok\n" if reachable else "ready, but Redis does not answer now\n")
+
+
+async def _reaches_redis(context: Context) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            reachable = await context.store.reachable()
+            return await context.store.reachable()
     except (RedisError, OSError):
-        reachable = False
-    if not reachable:
-        return problem(request, 503, "redis_away", "Redis does not answer.")
-    return PlainTextResponse("ok\n")
+        return False
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -69,8 +81,13 @@ async def metrics(context: CurrentContext) -> Response:
             show_pool(await _queues(context), await context.store.workers(), context.settings)
     except (RedisError, OSError):
         show_pool([], [], context.settings)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(PoolMetrics(context.settings.namespace)), media_type=CONTENT_TYPE_LATEST)
 
+
+# What proxies add. Nothing tells all of them: that is why keys, where there are any, are always asked for.
+PROXY_HEADER = re.compile(
+    r"forwarded|via|origin|cdn-loop|.*client-ip|(x-(forwarded|real|client|cluster|envoy|original)|cf|sec-fetch)-.*"
+)
 
 _bearer = HTTPBearer(auto_error=False, description="TURNPOOL_ADMIN_KEY.")
 
@@ -81,20 +98,29 @@ async def drain(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> dict[str, bool]:
-    """Take no more turns; open streams go on. From this machine, or with the admin key."""
-    admin = context.settings.admin_key.get_secret_value()
-    given = credentials.credentials if credentials else ""
-    if not (admin and same(admin, given)) and not _from_loopback(request):
-        raise ForbiddenError
+    """Take no more turns; open streams go on. With the admin key, or, without any keys, from this machine."""
+    _check_drain(context.settings, request, credentials.credentials if credentials else "")
     context.drain()
     return {"draining": True}
 
 
+def _check_drain(settings: Settings, request: Request, given: str) -> None:
+    """Raise ForbiddenError for a caller that may not drain."""
+    if settings.admin_key:
+        if not same(settings.admin_key.get_secret_value(), given):
+            raise ForbiddenError("Send the admin key: Authorization: Bearer <TURNPOOL_ADMIN_KEY>.")
+    elif settings.tenant_keys:
+        raise ForbiddenError("No admin key is set. Set TURNPOOL_ADMIN_KEY and send it, or send SIGTERM.")
+    elif not _from_loopback(request):
+        raise ForbiddenError(
+            "Without keys only a caller on this machine may do this, and not through a proxy. "
+            "Set TURNPOOL_ADMIN_KEY and send it, or send SIGTERM."
+        )
+
+
 def _from_loopback(request: Request) -> bool:
-    # A proxy on this machine passes on requests of others, a browser those of any web page; both say so.
-    if request.client is None or {"x-forwarded-for", "forwarded", "origin"} & set(request.headers):
-        return False
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    # A proxy on this machine passes on requests of others, and a browser those of any web page.
+    is_proxied = request.scope["http_version"] == "1.0" or any(
+        PROXY_HEADER.fullmatch(name) for name in request.headers
+    )
+    return not is_proxied and request.client is not None and is_loopback_address(request.client.host)

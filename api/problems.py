@@ -19,6 +19,8 @@ log = get_logger(__name__)
 STATUS = {
     "unauthorized": 401,
     "forbidden": 403,
+    "host_not_allowed": 403,
+    "cross_site": 403,
     "session_not_found": 404,
     "turn_not_found": 404,
     "session_busy": 409,
@@ -82,7 +84,10 @@ async def answer_to(request: Request, error: Exception) -> Response:
 async def _turnpool(request: Request, error: Exception) -> Response:
     assert isinstance(error, TurnpoolError)  # noqa: S101 - registered for this class only
     more = {"turn_id": error.turn_id} if hasattr(error, "turn_id") else {}
-    return problem(request, STATUS.get(error.code, 500), error.code, error.message, **more)
+    answer = problem(request, STATUS.get(error.code, 500), error.code, error.message, **more)
+    if location := getattr(error, "location", None):
+        answer.headers["Location"] = location
+    return answer
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ their streams go on from the log.
 """
 
 import asyncio
+from collections.abc import Collection
 
 from api import metrics
 from api.reader import AWAY_PAUSE, Channel, Channels, Reader, tell_away
@@ -50,12 +51,13 @@ class Relay:
             subscription.close()
         return subscription
 
-    def close(self) -> None:
-        """End all streams, those that come too."""
+    def close(self, spared: Collection[Subscription] = ()) -> None:
+        """End all streams but those spared; streams opened later end at once."""
         self._closing = True
         for channel in self._channels.values():
             for stream in channel.streams:
-                stream.close()
+                if stream not in spared:
+                    stream.close()
 
     async def run(self) -> None:
         """See to it that every node is read from, until cancelled."""

@@ -13,10 +13,10 @@ from api.errors import DrainingError, IdempotencyKeyTooLongError
 from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_json
 from api.sse import FrameResponse
 from api.streams import turn_stream
-from api.waiting import wait_for_end
+from api.waiting import wait_for_end, waiting
 from turnpool import tracing
 from turnpool.errors import NotDurableError, TurnpoolError
-from turnpool.ids import number_of, scoped
+from turnpool.ids import number_of, scoped, session_of
 from turnpool.keys import wakeups
 from turnpool.models import NewTurn, Submitted
 from turnpool.wakeups import message
@@ -165,7 +165,8 @@ async def get_turn(
     """Get a turn, at once or when it has ended."""
     turn = await context.store.turn(turn_id, tenant)
     if wait and not turn.status.terminal:
-        turn = await wait_for_end(context, request, turn_id, tenant, wait)
+        with waiting(context, session_of(turn_id), tenant) as subscription:
+            turn = await wait_for_end(context, request, subscription, turn_id, tenant, wait)
     return TurnView.of(turn)
 
 

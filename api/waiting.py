@@ -1,22 +1,38 @@
 """Waiting for the end of a turn."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import Request
 
 from api.context import Context
 from api.streams import turn_stream
-from turnpool.ids import session_of
+from api.subscription import Subscription
 from turnpool.models import TurnRecord
 
 
+@contextmanager
+def waiting(context: Context, session_id: str, tenant: str) -> Iterator[Subscription]:
+    """Subscribe to a session for a call that waits, which a SIGTERM does not end at once.
+
+    A call that comes after the SIGTERM is not to wait: its subscription is closed from the beginning.
+    """
+    with context.relay.subscribe(session_id, tenant) as subscription:
+        context.waits.add(subscription)
+        try:
+            yield subscription
+        finally:
+            context.waits.remove(subscription)
+
+
 async def wait_for_end(
-    context: Context, request: Request, turn_id: str, tenant: str, seconds: float
+    context: Context, request: Request, subscription: Subscription, turn_id: str, tenant: str, seconds: float
 ) -> TurnRecord:
     """The turn once it has ended, or as it is after so many seconds, or when the client has gone."""
     turn = await context.store.turn(turn_id, tenant)
     waits = {
-        asyncio.create_task(_end(context, turn_id, tenant, turn.seq)),
+        asyncio.create_task(_end(context, subscription, turn_id, tenant, turn.seq)),
         asyncio.create_task(_disconnect(request)),
     }
     try:
@@ -28,8 +44,7 @@ async def wait_for_end(
     return await context.store.turn(turn_id, tenant)
 
 
-async def _end(context: Context, turn_id: str, tenant: str, after: int) -> None:
-    subscription = context.relay.subscribe(session_of(turn_id), tenant)
+async def _end(context: Context, subscription: Subscription, turn_id: str, tenant: str, after: int) -> None:
     async for _ in turn_stream(context.store, subscription, turn_id, tenant, after):
         pass
 

@@ -17,14 +17,20 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from turnpool.credentials import ApiKeys, HttpSecret, Secret, tenants_by_key
+from turnpool.environment import check_names, unknown_variables
 from turnpool.errors import SettingsError, UnknownAgentError
+from turnpool.logs import get_logger
 from turnpool.redis import check_url, is_cluster, with_password
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
+HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 DEFAULT_QUEUE = "turns"
 DEFAULT_TENANT = "default"
 NO_KEY = "none"
+
+log = get_logger(__name__)
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -50,8 +56,18 @@ def _http_key(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
+def _host_names(value: str) -> str:
+    """Host names, comma-separated. Raises ValueError for one that no Host header can have."""
+    for name in _split(value):
+        if not HOST_NAME.fullmatch(name):
+            msg = f"{name!r} is no host name (no scheme, no port), *.name or *"
+            raise ValueError(msg)
+    return value
+
+
 RedisUrl = Annotated[str, AfterValidator(check_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HostNames = Annotated[str, AfterValidator(_host_names)]
 HttpKey = Annotated[SecretStr, AfterValidator(_http_key)]
 
 
@@ -83,8 +99,8 @@ class Settings(BaseSettings):
     broker_url: RedisUrl | None = Field(
         None, repr=False, description="Celery's broker; the store's server by default."
     )
-    redis_password: SecretStr = Field(SecretStr(""), description="Its password, if the URL has none.")
-    broker_password: SecretStr = Field(SecretStr(""), description="The broker's, if BROKER_URL has none.")
+    redis_password: Secret | None = Field(None, description="Its password, if the URL has none.")
+    broker_password: Secret | None = Field(None, description="The broker's, if BROKER_URL has none.")
     secrets_dir: str = Field(
         "", description="Folder whose files `turnpool_<setting>` give settings that the environment does not."
     )
@@ -119,6 +135,9 @@ class Settings(BaseSettings):
     max_input_bytes: int = Field(1_000_000, ge=1, description="Largest request body.")
     flush_ms: float = Field(25, ge=1, le=1000, description="Tokens of so long go out as one event.")
     drain_seconds: float = Field(110, ge=0, description="Time running turns get to end after SIGTERM.")
+    api_drain_seconds: float = Field(
+        30, ge=0, le=3600, description="Time calls that wait for a turn get to end after the API's SIGTERM."
+    )
     pod_deletion_cost: bool = Field(
         default=False, description="On Kubernetes: keep the pod's deletion cost at the turns it runs."
     )
@@ -128,8 +147,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API and the metrics listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port of the API.")
     metrics_port: int = Field(9808, ge=0, le=65_535, description="Port of a worker's metrics; 0 for none.")
-    api_keys: SecretStr = Field(SecretStr(""), description="tenant:key, comma-separated; none: open to all.")
-    admin_key: SecretStr = Field(SecretStr(""), description="Key for POST /drain from other machines.")
+    api_keys: ApiKeys | None = Field(
+        None, description="tenant:key, comma-separated; none: no key is asked for."
+    )
+    admin_key: HttpSecret | None = Field(None, description="Key for POST /drain.")
+    open: bool = Field(
+        default=False, description="Serve without API keys at a HOST that other machines can reach."
+    )
+    allowed_hosts: HostNames = Field(
+        "", description="Without API keys: names the API is called by, besides local ones; *.name, * for any."
+    )
     llm_base_url: HttpUrl = Field(
         "https://api.openai.com/v1", description="OpenAI-compatible endpoint of agent chat."
     )
@@ -150,7 +177,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _ = self.agent_specs, self.queue_names, self.tenant_keys
+        _ = self.agent_specs, self.queue_names
+        if self.admin_key and self.admin_key.get_secret_value() in self.tenant_keys:
+            raise ValueError("ADMIN_KEY: it is a tenant's key in API_KEYS as well; make another")
         if is_cluster(self.broker):
             msg = "BROKER_URL: Celery cannot use a cluster; name a standalone server or Sentinels"
             raise ValueError(msg)
@@ -209,26 +238,24 @@ class Settings(BaseSettings):
     @cached_property
     def tenant_keys(self) -> dict[str, str]:
         """Tenant by API key; empty where none are set."""
-        keys = {}
-        for part in _split(self.api_keys.get_secret_value()):
-            tenant, _, key = part.partition(":")
-            if not NAME.fullmatch(tenant) or not key:
-                msg = "API_KEYS: each must be tenant:key, the tenant 1 to 64 letters, digits, '_' or '-'"
-                raise ValueError(msg)
-            keys[key] = tenant
-        return keys
+        return tenants_by_key(self.api_keys.get_secret_value()) if self.api_keys else {}
+
+    @cached_property
+    def allowed_host_names(self) -> tuple[str, ...]:
+        """What `allowed_hosts` names, in lower case."""
+        return tuple(name.lower() for name in _split(self.allowed_hosts))
 
     @property
     def store(self) -> str:
         """URL of the store, password included."""
-        return with_password(self.redis_url, self.redis_password.get_secret_value())
+        return with_password(self.redis_url, _text(self.redis_password))
 
     @property
     def broker(self) -> str:
         """URL of Celery's broker, password included."""
         if self.broker_url is None:
             return self.store
-        return with_password(self.broker_url, self.broker_password.get_secret_value())
+        return with_password(self.broker_url, _text(self.broker_password))
 
     @cached_property
     def is_one_server(self) -> bool:
@@ -250,14 +277,21 @@ def read_settings() -> Settings:
 
 
 def _read(kind: type[T]) -> T:
+    folder, prefix = secrets_dir(), kind.model_config["env_prefix"]
+    check_names(kind.model_fields, prefix, folder)
     try:
-        return kind(_secrets_dir=secrets_dir())
+        return kind(_secrets_dir=folder)
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
         message = first["msg"].removeprefix("Value error, ")
-        prefix = kind.model_config["env_prefix"]
         raise SettingsError(f"{prefix}{name}: {message}" if name else f"{prefix}{message}") from None
+
+
+def warn_of_unknown_settings() -> None:
+    """Log variables of the environment that look like a setting and are none."""
+    for variable in unknown_variables(Settings.model_fields):
+        log.warning("unknown_setting", variable=variable)
 
 
 def load_settings() -> Settings:
@@ -279,6 +313,10 @@ def told() -> Iterator[None]:
     except SettingsError as error:
         print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - a line for who started it, not for the log
         raise SystemExit(2) from None
+
+
+def _text(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
 
 
 def _split(value: str) -> list[str]:

@@ -16,6 +16,7 @@ from flower.urls import settings as web_settings
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from turnpool.credentials import Secret
 from turnpool.logs import configure, get_logger
 from turnpool.settings import load, load_settings
 from workers.app import make_app
@@ -29,17 +30,17 @@ class FlowerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TURNPOOL_FLOWER_", frozen=True, extra="ignore")
 
-    password: SecretStr = Field(SecretStr(""), validate_default=True)
+    password: Secret | None = Field(None, validate_default=True)
     user: str = Field("turnpool", pattern="^[^:]+$")
     host: str = "127.0.0.1"
     port: int = Field(5555, ge=0, le=65_535)
-    cookie_secret: SecretStr = SecretStr("")
+    cookie_secret: Secret | None = None
     persistent: str = ""
 
     @field_validator("password")
     @classmethod
-    def _is_set(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value():
+    def _is_set(cls, value: SecretStr | None) -> SecretStr:
+        if value is None:
             raise ValueError("it must be set, since Flower can stop workers")
         return value
 
@@ -52,6 +53,7 @@ def main() -> None:
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     # It warns four times whenever there is no worker to ask, as at every start.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
+    assert own.password  # noqa: S101 - its validator has seen to that
     default_options.basic_auth = [f"{own.user}:{own.password.get_secret_value()}"]
     default_options.address, default_options.port = own.host, own.port
     default_options.max_tasks = TASKS_KEPT
@@ -59,7 +61,7 @@ def main() -> None:
     if own.persistent:
         default_options.persistent, default_options.db = True, own.persistent
     # Without one of its own, each start makes a new one.
-    cookie_secret = own.cookie_secret.get_secret_value() or secrets.token_urlsafe()
+    cookie_secret = own.cookie_secret.get_secret_value() if own.cookie_secret else secrets.token_urlsafe()
     flower = Flower(
         capp=make_app(settings), options=default_options, **{**web_settings, "cookie_secret": cookie_secret}
     )

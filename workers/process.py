@@ -13,10 +13,11 @@ from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.durability import check
 from turnpool.errors import SettingsError
+from turnpool.exposition import PoolMetrics
 from turnpool.keys import wakeups
 from turnpool.logs import configure, get_logger
 from turnpool.membership import Membership
-from turnpool.settings import Settings, load_settings, told
+from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
 from workers.agents import load_agents
 from workers.app import make_app
 from workers.pool import AsyncioPool
@@ -33,6 +34,7 @@ def serve() -> None:
     """Run a worker as the environment says, until it is drained; its exit status is the process's."""
     settings = load_settings()
     configure(settings.log_level, "worker")
+    warn_of_unknown_settings()
     with told():
         sys.exit(run(settings))
 
@@ -75,7 +77,7 @@ def run(settings: Settings) -> int:
 
 def _serve_metrics(settings: Settings) -> None:
     try:
-        start_http_server(settings.metrics_port, addr=settings.host)
+        start_http_server(settings.metrics_port, settings.host, PoolMetrics(settings.namespace))
     except OSError as error:
         raise SettingsError(
             f"TURNPOOL_METRICS_PORT: port {settings.metrics_port} cannot be used ({error.strerror}); "

@@ -14,7 +14,8 @@ def missing(api: str, queues: list[str]) -> str:
             metrics = answer.read().decode()
     except OSError as error:
         return f"{api}: {error}"
-    found = re.findall(r'^turnpool_queue_workers\{queue="([^"]+)"\} ([0-9.]+)$', metrics, re.MULTILINE)
+    sample = r'^turnpool_queue_workers\{(?:[^}]*,)?queue="([^"]+)"[^}]*\} ([0-9.]+)$'
+    found = re.findall(sample, metrics, re.MULTILINE)
     workers = dict(found)
     idle = [queue for queue in queues if not float(workers.get(queue, 0))]
     return f"no worker on {', '.join(idle)}" if idle else ""

@@ -32,7 +32,7 @@ async def get(port: int, path: str, buffer: int = 0) -> AsyncIterator[Raw]:
     plain.settimeout(0)
     await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", port))
     reader, writer = await asyncio.open_connection(sock=plain, limit=buffer or 2**16)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     try:
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         while (await reader.readline()).strip():

@@ -1,5 +1,6 @@
 """Routes for those who run the pool."""
 
+import asyncio
 import ipaddress
 import socket
 import time
@@ -70,7 +71,7 @@ async def test_the_process_lives_and_is_ready(client: httpx.AsyncClient) -> None
 
 @pytest.mark.slow
 async def test_redis_going_away_and_coming_back_is_noticed(serve: Serve, closed_port: int) -> None:
-    """Without it: alive, not ready, every call 503 with Retry-After; with it again: all well, no restart."""
+    """Without it: alive, still ready to say 503 with Retry-After; with it again: all well, no restart."""
     url = f"redis://127.0.0.1:{closed_port}/0"
     with ValkeyServer(port=closed_port):
         api = serve(redis_url=url)
@@ -80,7 +81,7 @@ async def test_redis_going_away_and_coming_back_is_noticed(serve: Serve, closed_
     async with client_of(api) as client:
         assert (await client.get("/healthz")).status_code == 200
         ready = await client.get("/readyz")
-        assert (ready.status_code, ready.json()["code"]) == (503, "redis_away")
+        assert (ready.status_code, ready.text) == (200, "ready, but Redis does not answer now\n")
         for answer in (
             await post(client),
             await client.get("/v1/sessions"),
@@ -91,15 +92,28 @@ async def test_redis_going_away_and_coming_back_is_noticed(serve: Serve, closed_
             assert (answer.status_code, answer.json()["code"]) == (503, "redis_away")
             assert answer.headers["retry-after"] == "1"
         with ValkeyServer(port=closed_port):
-            await wait_until(lambda: ready_again(client))
+            await wait_until(lambda: well_again(client))
             assert (await post(client)).status_code == 202
             async with stream(client, "/v1/turns/s.1/events") as events:
                 assert (await events.next()).kind == "turn.queued"
 
 
-async def ready_again(client: httpx.AsyncClient) -> bool:
-    """Whether the probe says so."""
-    return (await client.get("/readyz")).status_code == 200
+async def well_again(client: httpx.AsyncClient) -> bool:
+    """Whether the probe says that Redis answers."""
+    return (await client.get("/readyz")).text == "ok\n"
+
+
+@pytest.mark.slow
+async def test_a_process_that_has_never_reached_redis_is_not_ready(serve: Serve, closed_port: int) -> None:
+    """So a rollout with a wrong address does not replace what works; once reached, it is ready for good."""
+    api = serve(redis_url=f"redis://127.0.0.1:{closed_port}/0")
+    async with client_of(api) as client:
+        assert (await client.get("/readyz")).json()["code"] == "redis_away"
+        with ValkeyServer(port=closed_port):
+            await wait_until(lambda: well_again(client))
+        assert (await client.get("/readyz")).status_code == 200
+        assert (await client.post("/drain")).status_code == 202
+        assert (await client.get("/readyz")).json()["code"] == "draining"
 
 
 @pytest.mark.slow
@@ -154,33 +168,62 @@ async def test_a_draining_process_takes_no_turns_but_serves_the_rest(serve: Serv
         assert (await client.get("/v1/pool")).json()["queued"] == 0
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-IP",
+        "X-Client-IP", "CF-Connecting-IP", "X-Envoy-External-Address", "X-Original-URL", "CDN-Loop",
+        "True-Client-IP",
+    ],
+)  # fmt: skip
 async def test_a_request_that_a_proxy_passes_on_may_not_drain(serve: Serve, header: str) -> None:
     """Loopback is the proxy then, not the caller."""
     async with client_of(serve()) as client:
         refused = await client.post("/drain", headers={header: "127.0.0.1"})
         assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert "TURNPOOL_ADMIN_KEY" in refused.json()["detail"]
         assert (await client.get("/readyz")).status_code == 200
 
 
-async def test_the_admin_key_drains_from_anywhere(serve: Serve) -> None:
-    """A proxied request with the key may; one with another key, or a tenant's, may not."""
-    api = serve(admin_key="admin", api_keys="ann:a-key")
-    headers = {"X-Forwarded-For": "192.0.2.1"}
-    for wrong in ("a-key", "", "admin2"):
+async def test_a_request_of_http_1_0_may_not_drain(serve: Serve) -> None:
+    """So nginx passes requests on where it is not told otherwise, and adds no header."""
+    api = serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(b"POST /drain HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"403"
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "keys", [{"admin_key": "admin"}, {"admin_key": "admin", "api_keys": "ann:a-key"}], ids=["admin", "both"]
+)
+@pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "192.0.2.1"}], ids=["direct", "proxied"])
+async def test_where_an_admin_key_is_set_only_that_drains(
+    serve: Serve, keys: dict[str, str], headers: dict[str, str]
+) -> None:
+    """From loopback too, since a proxy need not say that it is one; and from anywhere with the key."""
+    api = serve(**keys)
+    for wrong in ("a-key", "", "admin2", "Admin", "admi"):
         async with client_of(api, wrong) as client:
-            assert (await client.post("/drain", headers=headers)).status_code == 403
+            refused = await client.post("/drain", headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            assert "admin key" in refused.json()["detail"]
     async with client_of(api, "admin") as client:
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.post("/drain", headers=headers)).status_code == 202
         assert (await client.get("/readyz")).status_code == 503
 
 
-async def test_an_empty_admin_key_opens_nothing(serve: Serve) -> None:
-    """Where no key is set, none is right."""
-    async with client_of(serve()) as client:
-        headers = {"X-Forwarded-For": "192.0.2.1", "Authorization": "Bearer"}
-        assert (await client.post("/drain", headers=headers)).status_code == 403
+async def test_with_keys_and_no_admin_key_nobody_drains_by_http(serve: Serve) -> None:
+    """The answer says which setting is missing; SIGTERM is left."""
+    api = serve(api_keys="ann:a-key")
+    for key in ("a-key", None, ""):
+        async with client_of(api, key) as client:
+            refused = await client.post("/drain")
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            assert "Set TURNPOOL_ADMIN_KEY" in refused.json()["detail"]
+            assert (await client.get("/readyz")).status_code == 200
 
 
 def _own_address() -> str | None:
@@ -199,13 +242,16 @@ async def test_another_machine_may_not_drain(serve: Serve) -> None:
     address = _own_address()
     if address is None:
         pytest.skip("this machine has only loopback")
-    api = serve(host="0.0.0.0")  # noqa: S104 - to be called from another address than loopback
+    api = serve(host="0.0.0.0", open=True)  # noqa: S104 - to be called from another address than loopback
     async with httpx.AsyncClient(base_url=f"http://{address}:{api.port}") as client:
         assert (await client.post("/drain")).status_code == 403
 
 
 def figure(text: str, name: str) -> float:
-    """The value of a metric in the text form, 0 if it is not there."""
+    """The value of a metric of this pool in the text form, 0 if it is not there."""
+    bare, _, labels = name.removesuffix("}").partition("{")
+    whole = ",".join(sorted(filter(None, [*labels.split(","), 'pool="turnpool"'])))
+    name = f"{bare}{{{whole}}}"
     found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name + " ")]
     return float(found[0]) if found else 0.0
 

@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.compose.tools import REPO, compose
 from turnpool.settings import Settings
@@ -49,10 +50,12 @@ def test_without_a_profile_only_the_pool_is_started() -> None:
 
 
 def test_a_worker_is_killed_no_sooner_than_it_has_drained(services: dict[str, Config]) -> None:
-    """The grace time is the drain's and ten seconds more; the API gets its ten and more too."""
+    """The grace time is the drain's and ten seconds more, of the API too."""
     drain = int(services["worker"]["environment"]["TURNPOOL_DRAIN_SECONDS"])
     assert seconds(services["worker"]["stop_grace_period"]) >= drain + 10
-    assert seconds(services["api"]["stop_grace_period"]) > 10
+    drain = int(services["api"]["environment"]["TURNPOOL_API_DRAIN_SECONDS"])
+    assert drain == Settings.model_fields["api_drain_seconds"].default
+    assert seconds(services["api"]["stop_grace_period"]) > drain + 10
     assert all("stop_grace_period" in service for service in services.values())
 
 
@@ -175,6 +178,15 @@ def test_mounted_files_are_there(services: dict[str, Config]) -> None:
     assert not [source for source in sources if not (REPO / source).exists()]
 
 
+def test_prometheus_gives_every_target_its_pool() -> None:
+    """What `up` has from here is the default of the processes, whose own label wins."""
+    jobs = yaml.safe_load((REPO / "compose" / "prometheus.yml").read_text())["scrape_configs"]
+    for job in jobs:
+        labels = {each["target_label"]: each["replacement"] for each in job["relabel_configs"]}
+        assert labels["pool"] == Settings.model_fields["namespace"].default
+        assert job["honor_labels"] is True
+
+
 def test_prometheus_asks_every_process_on_its_port(services: dict[str, Config]) -> None:
     """By the names that stand for all containers of a service."""
     text = (REPO / "compose" / "prometheus.yml").read_text()
@@ -193,6 +205,7 @@ def test_prometheus_asks_every_process_on_its_port(services: dict[str, Config]) 
     ("field", "value", "readers"),
     [
         ("durability", "aof", {"api", "worker"}),
+        ("namespace", "staging", {"api", "worker", "flower"}),
         ("chat_continue", "never", {"worker"}),
         ("stall_seconds", "7", {"worker"}),
     ],

@@ -5,7 +5,8 @@ from typing import Any
 
 Values = dict[str, Any]
 
-URL: Values = {"redis": {"url": "redis://redis:6379/0"}}
+OPEN: Values = {"api": {"open": True}}
+URL: Values = {"redis": {"url": "redis://redis:6379/0"}, **OPEN}
 KEDA: Values = {"keda": {"enabled": True}}
 SECRET = "made-by-hand"
 
@@ -20,16 +21,19 @@ def over(*layers: Values) -> Values:
     return merged
 
 
-EMBEDDED: Values = {"redis": {"embedded": {"enabled": True}}}
+EMBEDDED: Values = {"redis": {"embedded": {"enabled": True}}, **OPEN}
+HIDDEN_URL: Values = {"redis": {"urlSecret": {"name": SECRET}}, **OPEN}
 TLS: Values = {
     "redis": {
         "url": "rediss://user@redis.example.com:6380/2",
         "passwordSecret": {"name": SECRET},
         "caSecret": {"name": "redis-ca"},
-    }
+    },
+    **OPEN,
 }
 SENTINEL: Values = {
-    "redis": {"url": "sentinel://s1:26379,s2/1?master=main", "passwordSecret": {"name": SECRET}}
+    "redis": {"url": "sentinel://s1:26379,s2/1?master=main", "passwordSecret": {"name": SECRET}},
+    **OPEN,
 }
 BROKER: Values = over(
     TLS,
@@ -125,7 +129,7 @@ EXTRAS: Values = {
         "tolerations": [{"key": "spot", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
         "priorityClassName": "high",
-        "terminationGracePeriodSeconds": 40,
+        "terminationGracePeriodSeconds": 60,
     },
     "workers": {
         "defaults": {"extraEnv": [{"name": "ONLY_WORKER", "value": "1"}], "podLabels": {"tier": "back"}}
@@ -165,7 +169,7 @@ CASES: dict[str, Values] = {
     "embedded, storage class": over(
         EMBEDDED, {"redis": {"embedded": {"persistence": {"storageClass": "ssd"}}}}
     ),
-    "url from a Secret": {"redis": {"urlSecret": {"name": SECRET}}},
+    "url from a Secret": HIDDEN_URL,
     "broker url from a Secret": over(URL, {"broker": {"urlSecret": {"name": SECRET}}}),
     "tls": TLS,
     "sentinel": SENTINEL,
@@ -186,7 +190,7 @@ CASES: dict[str, Values] = {
     "keda, metrics-api with key": over(
         URL, KEYS, METRICS_API, {"keda": {"metricsApi": {"tokenSecret": {"name": "pool-key"}}}}
     ),
-    "keda, metrics-api, url from a Secret": over({"redis": {"urlSecret": {"name": SECRET}}}, METRICS_API),
+    "keda, metrics-api, url from a Secret": over(HIDDEN_URL, METRICS_API),
     "keda, prometheus": over(URL, PROMETHEUS),
     "keda, prometheus with key": over(
         URL, PROMETHEUS, {"keda": {"prometheus": {"matchers": 'namespace="a"', "authenticationRef": "prom"}}}
@@ -202,7 +206,7 @@ CASES: dict[str, Values] = {
         f"ingress {preset}": over(URL, INGRESS, {"ingress": {"preset": preset, "cookieAffinity": True}})
         for preset in ("nginx", "nginx.org", "haproxy", "alb", "none")
     },
-    "ingress, any host": over(URL, {"ingress": {"enabled": True}}),
+    "ingress, any host": over(URL, {"ingress": {"enabled": True}, "api": {"allowedHosts": ["*"]}}),
     "network": over(URL, NETWORK),
     "network, embedded": over(EMBEDDED, FLOWER, NETWORK),
     "network, closed": over(

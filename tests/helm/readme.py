@@ -25,7 +25,8 @@ API, worker pools, autoscaling by KEDA, Flower, routes for streams, monitoring: 
 
 ```sh
 helm install turnpool ./helm/turnpool --namespace agents --create-namespace \\
-  --set image.repository=registry.example.com/turnpool --set redis.url=redis://redis:6379/0
+  --set image.repository=registry.example.com/turnpool --set redis.url=redis://redis:6379/0 \\
+  --set secrets.apiKeys.name=turnpool
 ```
 
 A value that is misspelt or contradicts another is refused with a message that says so (values.schema.json and

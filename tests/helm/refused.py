@@ -10,6 +10,7 @@ from tests.helm.cases import (
     NETWORK,
     PEER,
     PROMETHEUS,
+    ROUTE,
     SECRET,
     TWO_POOLS,
     URL,
@@ -63,8 +64,27 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "grace of the API too short": (
         over(URL, {"api": {"terminationGracePeriodSeconds": 12}}),
-        "preStopSeconds + 10 = 15",
+        "preStopSeconds + drainSeconds + 10 = 45",
     ),
+    "grace of the API shorter than its drain": (
+        over(URL, {"api": {"terminationGracePeriodSeconds": 60, "drainSeconds": 45.5}}),
+        "preStopSeconds + drainSeconds + 10 = 61",
+    ),
+    "neither keys nor open": (over(URL, {"api": {"open": False}}), "secrets.apiKeys.name: name the Secret"),
+    "only an admin key": (
+        over(URL, {"api": {"open": False}, "secrets": {"adminKey": {"name": "keys"}}}),
+        "or set api.open: true",
+    ),
+    "open to unknown names of an ingress": (
+        over(URL, {"ingress": {"enabled": True}}),
+        "api.allowedHosts: an API without keys",
+    ),
+    "open to unknown names of a route": (
+        over(URL, ROUTE, {"httpRoute": {"hostnames": []}}),
+        "api.allowedHosts: an API without keys",
+    ),
+    "allowed host with a port": (over(URL, {"api": {"allowedHosts": ["a.b:80"]}}), "/api/allowedHosts/0"),
+    "namespace that no key can have": (over(URL, {"namespace": "a:b"}), "/namespace"),
     "pool of the wrong size": (pool(autoscaling={"minReplicas": 5, "maxReplicas": 4}), "maxReplicas is less"),
     "API of the wrong size": (
         over(URL, {"api": {"autoscaling": {"enabled": True, "minReplicas": 50}}}),

@@ -111,7 +111,8 @@ ENDPOINT = fields(
         "port": TEXT,
         "path": {"const": "/metrics"},
         "interval": DURATION,
-        "relabelings": many(fields({"targetLabel": {"const": "job"}, "replacement": TEXT})),
+        "honorLabels": {"type": "boolean"},
+        "relabelings": many(fields({"targetLabel": {"enum": ["job", "pool"]}, "replacement": TEXT})),
     }
 )
 RULE = fields({"expr": TEXT}, alert=TEXT, record=TEXT, labels=LABELS, annotations=LABELS, **{"for": DURATION})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helm.cases import AUTOSCALED_API, INGRESS, ROUTE, URL, Values, over
+from tests.helm.cases import AUTOSCALED_API, INGRESS, KEYS, ROUTE, URL, Values, over
 from tests.helm.tools import Manifest, container, env, pick, render
 from turnpool.settings import Settings
 
@@ -32,13 +32,36 @@ def test_a_pod_waits_before_it_ends() -> None:
     """SIGTERM comes when no new request can, and SIGKILL later than streams take to end."""
     api = deployment()
     assert container(api)["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
-    assert api["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 5 + 15
-    longer = deployment({"api": {"preStopSeconds": 20}})
-    assert longer["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 20 + 15
+    assert api["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 5 + 30 + 15
+    longer = deployment({"api": {"preStopSeconds": 20, "drainSeconds": 60.5}})
+    assert longer["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 20 + 61 + 15
+    assert env(longer)["TURNPOOL_API_DRAIN_SECONDS"] == "60.5"
+    default = Settings.model_fields["api_drain_seconds"].default
+    assert float(env(api)["TURNPOOL_API_DRAIN_SECONDS"]) == default
+
+
+def test_an_open_api_says_so() -> None:
+    """Without keys it is open by a value only, and served under the names of its Service and routes."""
+    said = env(deployment())
+    assert said["TURNPOOL_OPEN"] == "true"
+    service = ["rel-turnpool-api"] + [
+        f"rel-turnpool-api.agents{end}" for end in ("", ".svc", ".svc.cluster.local")
+    ]
+    assert said["TURNPOOL_ALLOWED_HOSTS"].split(",") == service
+    routed = env(deployment(INGRESS, ROUTE, {"api": {"allowedHosts": ["*.example.com"]}}))
+    assert routed["TURNPOOL_ALLOWED_HOSTS"].split(",") == [*service, "a.b", "*.example.com"]
+    Settings(allowed_hosts=routed["TURNPOOL_ALLOWED_HOSTS"])
+
+
+def test_with_keys_an_api_is_not_open() -> None:
+    """Whatever api.open says; and keys that somebody brings by a variable are keys."""
+    assert not {"TURNPOOL_OPEN", "TURNPOOL_ALLOWED_HOSTS"} & set(env(deployment(KEYS)))
+    closed: Values = {"api": {"open": False, "extraEnv": [{"name": "TURNPOOL_API_KEYS", "value": "a:b"}]}}
+    assert "TURNPOOL_OPEN" not in env(deployment(closed))
 
 
 def test_probes() -> None:
-    """Redis being away takes pods out of the Service but restarts none."""
+    """A pod that has not reached Redis yet gets no requests, and Redis being away restarts none."""
     api = container(deployment())
     assert api["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert api["livenessProbe"]["httpGet"]["path"] == "/healthz"
@@ -155,7 +178,8 @@ def test_ingress_hosts() -> None:
     """One rule per host, one without a host where none is named."""
     (rule,) = pick(render(over(URL, INGRESS)), "Ingress")["spec"]["rules"]
     assert rule["host"] == "a.b"
-    (rule,) = pick(render(over(URL, {"ingress": {"enabled": True}})), "Ingress")["spec"]["rules"]
+    any_host: Values = {"ingress": {"enabled": True}, "api": {"allowedHosts": ["*"]}}
+    (rule,) = pick(render(over(URL, any_host)), "Ingress")["spec"]["rules"]
     assert "host" not in rule
 
 

@@ -22,7 +22,7 @@ from tests.helm.tools import kinds, pick, render
 from turnpool import keys
 
 # The release that tests.helm.tools renders.
-P = keys.prefix("rel", "0")
+P = keys.prefix("agents.rel", "0")
 
 
 def scaled(*layers: Values, pool: str = "default") -> dict[str, Any]:
@@ -46,7 +46,7 @@ def test_backlog_and_running_are_summed() -> None:
     """Two triggers, a list and a sorted set, and a formula that adds them, per slots to be in use."""
     spec = scaled(URL, KEDA)
     ready, running = spec["triggers"]
-    assert ready["metadata"]["listName"] == keys.wakeups("rel", "turns")
+    assert ready["metadata"]["listName"] == keys.wakeups("agents.rel", "turns")
     assert running["metadata"]["listName"] == keys.leases(P, "turns")
     modifiers = spec["advanced"]["scalingModifiers"]
     assert modifiers["formula"] == f"{ready['name']} + {running['name']}"
@@ -84,7 +84,7 @@ def test_a_pool_with_two_queues() -> None:
         "ready_gpu + running_gpu + ready_long_gpu + running_long_gpu"
     )
     assert [each["metadata"]["listName"] for each in spec["triggers"]] == [
-        "rel:gpu", keys.leases(P, "gpu"), "rel:long-gpu", keys.leases(P, "long-gpu"),
+        "agents.rel:gpu", keys.leases(P, "gpu"), "agents.rel:long-gpu", keys.leases(P, "long-gpu"),
     ]  # fmt: skip
 
 
@@ -175,7 +175,11 @@ def test_metrics_api_with_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("matchers", "inside"), [("", 'queue="turns",namespace="agents"'), ('a="b"', 'queue="turns",a="b"')]
+    ("matchers", "inside"),
+    [
+        ("", 'queue="turns",pool="agents.rel",namespace="agents"'),
+        ('a="b"', 'queue="turns",pool="agents.rel",a="b"'),
+    ],
 )
 def test_prometheus(matchers: str, inside: str) -> None:
     """The pool-wide metrics are the same on every API pod of the namespace: max; nothing is not zero."""

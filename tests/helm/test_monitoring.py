@@ -6,6 +6,7 @@ import yaml
 
 from tests.helm.cases import FLOWER, MONITORING, NETWORK, PEER, TWO_POOLS, URL, over
 from tests.helm.tools import CHART, container, kinds, pick, render
+from tests.monitoring.promql import selectors
 
 
 def test_monitors_find_named_ports() -> None:
@@ -34,17 +35,35 @@ def test_jobs_have_the_names_that_alerts_look_for() -> None:
     for monitor in manifests:
         spec = monitor.get("spec", {})
         for endpoint in spec.get("endpoints", []) + spec.get("podMetricsEndpoints", []):
-            (relabeling,) = endpoint["relabelings"]
-            assert relabeling["targetLabel"] == "job"
-            jobs.add(relabeling["replacement"])
+            job, pool = endpoint["relabelings"]
+            assert job["targetLabel"] == "job"
+            jobs.add(job["replacement"])
+            # `up` has its pool from here; the metrics' own wins, and no label exported_pool is made.
+            assert pool == {"targetLabel": "pool", "replacement": "agents.rel"}
+            assert endpoint["honorLabels"] is True
     assert jobs == {"turnpool-api", "turnpool-flower", "turnpool-worker"}
 
 
+def test_every_rule_is_of_this_release() -> None:
+    """Each selector names the pool and the namespace, so that no other release's figures count."""
+    for given, pool in ({}, "agents.rel"), ({"namespace": "mine"}, "mine"):
+        rules = pick(render(over(URL, MONITORING, given)), "PrometheusRule")["spec"]
+        checked = 0
+        for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+            for selector in selectors(rule["expr"]):
+                matchers = {(each.name, str(each.op), each.value) for each in selector.matchers.matchers}
+                own = {("pool", "MatchOp.Equal", pool), ("namespace", "MatchOp.Equal", "agents")}
+                assert own <= matchers, rule["alert"]
+                checked += 1
+        assert checked > 30
+
+
 def test_rules_and_dashboard_are_the_shipped_files() -> None:
-    """The objects hold files/rules.yaml and files/dashboard.json unchanged: no template touches them."""
+    """The objects hold files/rules.yaml, narrowed to the release, and files/dashboard.json unchanged."""
     manifests = render(over(URL, MONITORING))
     rules = pick(manifests, "PrometheusRule")["spec"]
-    assert rules == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    shipped = (CHART / "files" / "rules.yaml").read_text()
+    assert rules == yaml.safe_load(shipped.replace('pool=~".*"', 'pool="rel",namespace="agents"'))
     dashboard = pick(manifests, "ConfigMap", "-dashboard")
     assert json.loads(dashboard["data"]["turnpool.json"]) == json.loads(
         (CHART / "files" / "dashboard.json").read_text()

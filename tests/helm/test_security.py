@@ -8,6 +8,7 @@ from tests.helm.cases import (
     EVERYTHING,
     EXTRAS,
     FLOWER,
+    HIDDEN_URL,
     KEDA,
     METRICS_API,
     NETWORK,
@@ -93,7 +94,7 @@ def test_only_workers_reach_the_world() -> None:
         (over(URL, {"broker": {"url": "redis://user@[fd00::1]:7000/3"}}), {6379, 26379, 7000}),
         (over(SENTINEL, {"redis": {"url": "sentinel://a:5000,b/0?master=m"}}), {6379, 26379, 5000}),
         (over(URL, {"networkPolicy": {"redisPorts": [9999]}}), {6379, 9999}),
-        ({"redis": {"urlSecret": {"name": "x"}}, "networkPolicy": {"redisPorts": [9999]}}, {9999}),
+        (over(HIDDEN_URL, {"networkPolicy": {"redisPorts": [9999]}}), {9999}),
     ],
 )
 def test_pods_may_call_redis_where_it_is(values: Values, ports: set[int]) -> None:

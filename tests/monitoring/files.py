@@ -13,10 +13,10 @@ RULES = ROOT / "helm/turnpool/files/rules.yaml"
 MANUAL = ROOT / "docs/operations.md"
 
 # What Grafana puts in before it asks.
-VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$queue": ".*"}
+VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$pool": ".*", "$queue": ".*"}
 LEGEND_LABEL = re.compile(r"{{\s*(\w+)\s*}}")
 ALERT_LABEL = re.compile(r"\$labels\.(\w+)")
-LABEL_VALUES = re.compile(r"label_values\((\w+), (\w+)\)")
+LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
 
 
 class Query(NamedTuple):
@@ -64,7 +64,7 @@ def dashboard_queries() -> list[Query]:
         if variable["type"] == "query":
             match = LABEL_VALUES.fullmatch(variable["query"]["query"])
             assert match, variable["query"]
-            found.append(Query(f"variable {variable['name']!r}", match[1], (match[2],)))
+            found.append(Query(f"variable {variable['name']!r}", _filled(match[1]), (match[2],)))
     return found
 
 

@@ -9,7 +9,7 @@ from tests.monitoring.files import Query
 # Labels that a scrape adds to what a process tells.
 TARGET = frozenset({"instance", "job", "namespace", "pod"})
 # Metrics that Prometheus makes itself.
-OWN = {"ALERTS": frozenset({"alertname", "alertstate"}), "up": frozenset[str]()}
+OWN = {"ALERTS": frozenset({"alertname", "alertstate", "pool"}), "up": frozenset({"pool"})}
 # Their result keeps nothing of what they are given.
 LABELLESS = {"absent", "vector", "scalar", "time"}
 
@@ -38,6 +38,20 @@ def selectors(expression: str) -> Iterator[ql.VectorSelector]:
 
     ql.walk(ql.parse(expression), visit)
     yield from dict.fromkeys(found)
+
+
+def aggregations(expression: str) -> Iterator[set[str]]:
+    """The labels of each `by` and each `on`; none of `or on ()`."""
+    found: list[set[str]] = []
+
+    def visit(part: ql.Expr) -> None:
+        if isinstance(part, ql.AggregateExpr):
+            found.append(set(part.modifier.labels) if part.modifier else {"no by"})
+        elif isinstance(part, ql.BinaryExpr) and part.modifier and part.modifier.matching:
+            found.append(set(part.modifier.matching.labels))
+
+    ql.walk(ql.parse(expression), visit)
+    yield from found
 
 
 class Check:

@@ -6,12 +6,12 @@ import re
 import promql_parser as ql
 import pytest
 
-from tests.monitoring.files import ROOT, alerts, dashboard, groups, panels, queries
-from tests.monitoring.promql import selectors
+from tests.monitoring.files import ROOT, alert_queries, alerts, dashboard, groups, panels, queries
+from tests.monitoring.promql import aggregations, selectors
 
 SEVERITIES = {"critical", "warning"}
 # Labels whose values are not words of the code.
-FREE = {"namespace", "queue", "job", "alertname", "alertstate", "status"}
+FREE = {"namespace", "pool", "queue", "job", "alertname", "alertstate", "status"}
 POOL_WIDE = re.compile(
     r"turnpool_queue_(depth|ready|running|oldest_wait_seconds|slots|workers|limit|deadline_seconds)"
 )
@@ -32,6 +32,33 @@ def test_pool_wide_gauges_are_never_added_up() -> None:
             if POOL_WIDE.fullmatch(match[3]):
                 assert match[1] == "max", f"{query.where}: {match[0]}"
                 assert not match[2] or "namespace" in match[2], f"{query.where}: {match[0]}"
+
+
+def test_every_selector_has_its_pool() -> None:
+    """Of two pools in one Prometheus each is looked at by itself; only what lists pools selects none."""
+    checked = 0
+    for query in queries():
+        if query.where in {"variable 'pool'", "variable 'namespace'"}:
+            continue
+        for selector in selectors(query.expression):
+            names = {matcher.name for matcher in selector.matchers.matchers}
+            assert "pool" in names, f"{query.where}: {selector.name}"
+            checked += 1
+    assert checked > 100
+
+
+def test_every_alert_is_of_one_pool() -> None:
+    """No aggregation and no matching of an alert puts pools together."""
+    for query in alert_queries():
+        for labels in aggregations(query.expression):
+            assert labels == set() or {"namespace", "pool"} <= labels, f"{query.where}: {labels}"
+
+
+def test_the_dashboard_shows_one_pool() -> None:
+    """The variable has one value at a time: sums and quantiles over several pools would hide the bad one."""
+    (pool,) = [each for each in dashboard()["templating"]["list"] if each["name"] == "pool"]
+    assert not pool["multi"]
+    assert not pool["includeAll"]
 
 
 def test_alerts_are_complete() -> None:

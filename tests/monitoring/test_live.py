@@ -40,6 +40,7 @@ async def scrape(*ports: int) -> Metrics:
             text = (await client.get(f"http://127.0.0.1:{port}/metrics")).raise_for_status().text
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:
+                    assert sample.labels["pool"] == "turnpool", sample.name
                     labels = frozenset(sample.labels)
                     # An unlabelled sample beside labelled ones would make every sum wrong.
                     assert metrics.setdefault(sample.name, labels) == labels, sample.name

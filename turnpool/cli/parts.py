@@ -101,6 +101,7 @@ def _environment(options: Options, env: Mapping[str, str], *, own_model: bool) -
     defaults = {
         "TURNPOOL_REDIS_URL": f"redis://127.0.0.1:{options.valkey_port}/0",
         "TURNPOOL_DRAIN_SECONDS": DRAIN_SECONDS,
+        "TURNPOOL_API_DRAIN_SECONDS": DRAIN_SECONDS,
         "TURNPOOL_FLOWER_USER": "turnpool",
         "TURNPOOL_FLOWER_PASSWORD": secrets.token_urlsafe(12),
     }

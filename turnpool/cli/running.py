@@ -17,6 +17,7 @@ from rich.text import Text
 from turnpool.cli.parts import Options, Part, Plan, check_ports, make_plan
 from turnpool.cli.supervisor import Supervisor
 from turnpool.errors import TurnpoolError
+from turnpool.exposure import check_exposure
 from turnpool.settings import read_settings
 
 START_SECONDS = 60.0  # 6 s are usual; a busy machine and a long append-only file take more
@@ -32,7 +33,7 @@ class NotReadyError(TurnpoolError):
 
 def run(options: Options) -> None:
     """Start everything, say so when it is ready, and end it when asked to."""
-    read_settings()
+    check_exposure(read_settings(), options.host)
     with _own(options.data):
         plan = make_plan(options, os.environ)
         check_ports(plan.parts)

@@ -4,6 +4,7 @@
 {{- include "turnpool.checks.pools" . -}}
 {{- include "turnpool.checks.keda" . -}}
 {{- include "turnpool.checks.rest" . -}}
+{{- include "turnpool.checks.open" . -}}
 {{- end }}
 
 {{- define "turnpool.checks.redis" -}}
@@ -133,6 +134,22 @@
 {{- end -}}
 {{- end }}
 
+{{- define "turnpool.checks.open" -}}
+{{- $keyed := not (empty .Values.secrets.apiKeys.name) -}}
+{{- range concat .Values.extraEnv .Values.api.extraEnv -}}
+{{- if has .name (list "TURNPOOL_API_KEYS" "TURNPOOL_OPEN") }}{{ $keyed = true }}{{ end -}}
+{{- end -}}
+{{- if and (not $keyed) (not .Values.api.open) -}}
+{{- fail "secrets.apiKeys.name: name the Secret with the API's keys, or set api.open: true to serve all who reach the API" -}}
+{{- end -}}
+{{- if and (not $keyed) .Values.ingress.enabled (not .Values.ingress.hosts) (not .Values.api.allowedHosts) -}}
+{{- fail "api.allowedHosts: an API without keys is served under known names only; name those of the ingress in ingress.hosts or here, or * for any" -}}
+{{- end -}}
+{{- if and (not $keyed) .Values.httpRoute.enabled (not .Values.httpRoute.hostnames) (not .Values.api.allowedHosts) -}}
+{{- fail "api.allowedHosts: an API without keys is served under known names only; name those of the route in httpRoute.hostnames or here, or * for any" -}}
+{{- end -}}
+{{- end }}
+
 {{- define "turnpool.checks.rest" -}}
 {{- with .Values.api.autoscaling -}}
 {{- if and .enabled (not .streamsPerPod) (not .cpuUtilization) -}}
@@ -142,10 +159,10 @@
 {{- fail "api.autoscaling: maxReplicas is less than minReplicas" -}}
 {{- end -}}
 {{- end -}}
-{{- $least := add (int .Values.api.preStopSeconds) 10 | int -}}
+{{- $least := include "turnpool.apiLeastGrace" . | int -}}
 {{- with .Values.api.terminationGracePeriodSeconds -}}
 {{- if lt (int .) $least -}}
-{{- fail (printf "api.terminationGracePeriodSeconds: %d is too short, streams would be cut: at least preStopSeconds + 10 = %d" (int .) $least) -}}
+{{- fail (printf "api.terminationGracePeriodSeconds: %d is too short, streams and calls that wait would be cut: at least preStopSeconds + drainSeconds + 10 = %d" (int .) $least) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}

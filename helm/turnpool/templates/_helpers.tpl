@@ -7,11 +7,6 @@
 {{- default $full .Values.fullnameOverride | trunc 31 | trimSuffix "-" -}}
 {{- end }}
 
-{{/* Prefix of every key, channel and queue in Redis. */}}
-{{- define "turnpool.namespace" -}}
-{{- default .Release.Name .Values.namespace -}}
-{{- end }}
-
 {{- define "turnpool.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -91,6 +86,36 @@ annotations:
 {{- else -}}
 {{- int .terminationGracePeriodSeconds -}}
 {{- end -}}
+{{- end }}
+
+{{/* Seconds from SIGTERM to SIGKILL that an API pod needs at least, its preStop included. */}}
+{{- define "turnpool.apiLeastGrace" -}}
+{{- add .Values.api.preStopSeconds (ceil .Values.api.drainSeconds | int) 10 -}}
+{{- end }}
+
+{{/*
+TURNPOOL_NAMESPACE: what keeps this release apart from others on the same Redis and in the same Prometheus. A release's
+name alone does not: staging and production mostly have the same one, in different Kubernetes namespaces.
+*/}}
+{{- define "turnpool.namespace" -}}
+{{- default (printf "%s.%s" .Release.Namespace .Release.Name | trunc 64) .Values.namespace -}}
+{{- end }}
+
+{{/* Label matchers of this release's metrics. */}}
+{{- define "turnpool.poolMatchers" -}}
+{{- printf "pool=%q,namespace=%q" (include "turnpool.namespace" .) .Release.Namespace -}}
+{{- end }}
+
+{{/* Host names that an API without keys is called by. */}}
+{{- define "turnpool.allowedHosts" -}}
+{{- $service := printf "%s-api" (include "turnpool.fullname" .) -}}
+{{- $hosts := list $service -}}
+{{- range list "" ".svc" ".svc.cluster.local" -}}
+{{- $hosts = append $hosts (printf "%s.%s%s" $service $.Release.Namespace .) -}}
+{{- end -}}
+{{- if .Values.ingress.enabled }}{{ $hosts = concat $hosts .Values.ingress.hosts }}{{ end -}}
+{{- if .Values.httpRoute.enabled }}{{ $hosts = concat $hosts .Values.httpRoute.hostnames }}{{ end -}}
+{{- concat $hosts .Values.api.allowedHosts | uniq | join "," -}}
 {{- end }}
 
 {{- define "turnpool.apiUrl" -}}

@@ -56,7 +56,7 @@ one wake-up for each turn that is ready.
 {{- define "turnpool.triggers.prometheus" -}}
 {{- $prometheus := .root.Values.keda.prometheus }}
 {{- $matchers := default (printf "namespace=\"%s\"" .root.Release.Namespace) $prometheus.matchers }}
-{{- $matchers = printf "queue=\"%s\",%s" .queue $matchers }}
+{{- $matchers = printf "queue=%q,pool=%q,%s" .queue (include "turnpool.namespace" .root) $matchers }}
 {{- range $kind, $metric := dict "ready" "turnpool_queue_ready" "running" "turnpool_queue_running" }}
 - type: prometheus
   name: {{ include "turnpool.triggerName" (dict "kind" $kind "queue" $.queue) }}
