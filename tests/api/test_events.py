@@ -96,7 +96,7 @@ async def test_a_long_log_is_whole_in_json_and_stream(client: httpx.AsyncClient,
 @pytest.mark.usefixtures("ended")
 async def test_a_log_that_has_expired_is_gone(client: httpx.AsyncClient, store: Store, follow: str) -> None:
     """410, while the turn itself can still be read."""
-    await store.redis.delete("turnpool:{0}:log:s.1")
+    await store.redis.delete("turnpool:{0}:log:default:s.1")
     answer = await client.get(EVENTS, params={"follow": follow})
     assert (answer.status_code, answer.json()["code"]) == (410, "log_expired")
     assert (await client.get("/v1/turns/s.1")).json()["output"] == "abcdefg"
@@ -151,7 +151,7 @@ async def test_a_stream_whose_log_goes_away_ends(
         await post(client)
         async with stream(client, EVENTS) as events:
             await events.next()
-            await store.redis.delete("turnpool:{0}:log:s.1", "turnpool:{0}:turn:s.1")
+            await store.redis.delete("turnpool:{0}:log:default:s.1", "turnpool:{0}:turn:default:s.1")
             blocks = await asyncio.wait_for(events.rest_of_blocks(), 5)
         assert blocks[-1] == b"retry: 1000"
         assert (await client.get(EVENTS)).status_code == 404

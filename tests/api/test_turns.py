@@ -188,7 +188,7 @@ async def test_a_running_turn_is_cancelled_by_its_worker(client: httpx.AsyncClie
     run = await claim(store)
     cancelled = await client.post("/v1/turns/s.1/cancel")
     assert (cancelled.status_code, cancelled.json()["status"]) == (202, "in_progress")
-    assert (await store.redis.hget("turnpool:{0}:turn:s.1", "cancel")) == b"1"
+    assert (await store.redis.hget("turnpool:{0}:turn:default:s.1", "cancel")) == b"1"
     await run.cancelled()
     assert (await client.post("/v1/turns/s.1/cancel")).status_code == 200
 
