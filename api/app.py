@@ -15,7 +15,7 @@ from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
 from api.tasks import end
-from api.upkeep import expire_turns, top_up
+from api.upkeep import expire_turns, measure_queues, top_up
 from turnpool.metrics import watch
 from turnpool.redis import connect
 from turnpool.settings import Settings
@@ -58,6 +58,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),
         asyncio.create_task(top_up(app.state.context), name="top up"),
+        asyncio.create_task(measure_queues(app.state.context), name="measure queues"),
         asyncio.create_task(watch(store), name="watch"),
     ]
     try:
@@ -69,9 +70,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await store.close()
 
 
-def stop_streams(app: FastAPI) -> None:
-    """Not ready any more, and every stream ends. Safe in a signal handler."""
+def stop_streams(app: FastAPI, ends_in: float | None = None) -> None:
+    """Not ready any more, and every stream ends. Safe in a signal handler.
+
+    `ends_in`: seconds that open requests still get.
+    """
     context: Context | None = getattr(app.state, "context", None)
     if context:
-        context.drain()
+        context.drain(ends_in)
         asyncio.get_running_loop().call_soon_threadsafe(context.relay.close)

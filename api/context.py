@@ -4,7 +4,7 @@ Dependencies are coroutines even where they await nothing: FastAPI runs plain fu
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import UnauthorizedError
 from api.relay import Relay
+from api.retry_after import RetryAfter
 from turnpool.settings import DEFAULT_TENANT, Settings
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
@@ -26,10 +27,13 @@ class Context:
     relay: Relay
     wakeups: WakeUps
     draining: bool = False
+    retry_after: RetryAfter = field(default_factory=RetryAfter)
 
-    def drain(self) -> None:
-        """Take no more turns."""
+    def drain(self, ends_in: float | None = None) -> None:
+        """Take no more turns. `ends_in`: seconds until the process ends, if it does."""
         self.draining = True
+        if ends_in is not None:
+            self.retry_after.ends_in(ends_in)
 
 
 async def context_of(request: Request) -> Context:

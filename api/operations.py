@@ -50,7 +50,8 @@ async def healthz() -> str:
 async def readyz(context: CurrentContext, request: Request) -> Response:
     """The process takes turns: Redis answers, and it does not drain."""
     if context.draining:
-        return problem(request, 503, "draining", "This process is draining.")
+        seconds = context.retry_after.draining()
+        return problem(request, 503, "draining", "This process is draining.", retry_after=seconds)
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             reachable = await context.store.reachable()

@@ -135,7 +135,7 @@ class Store(Reads):
             case b"session_busy":
                 raise SessionBusyError(reply[1].decode())
             case b"session_full":
-                raise SessionFullError(new.session_id)
+                raise SessionFullError(new.session_id, new.queue)
             case b"queue_full":
                 raise QueueFullError(new.queue)
             case b"idempotency_mismatch":

@@ -89,7 +89,7 @@ async def test_redis_going_away_and_coming_back_is_noticed(serve: Serve, closed_
             await client.get("/v1/pool"),
         ):
             assert (answer.status_code, answer.json()["code"]) == (503, "redis_away")
-            assert answer.headers["retry-after"] == "1"
+            assert 1 <= int(answer.headers["retry-after"]) <= 4
         with ValkeyServer(port=closed_port):
             await wait_until(lambda: ready_again(client))
             assert (await post(client)).status_code == 202
