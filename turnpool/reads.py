@@ -3,20 +3,18 @@
 import asyncio
 import base64
 import binascii
+import itertools
 import math
 from typing import Any
 
 import orjson
 
 from turnpool import keys
-from turnpool.agent import Message
 from turnpool.errors import LogExpiredError, SessionNotFoundError, TurnNotFoundError, TurnpoolError
-from turnpool.models import QueueState, SessionRecord, TurnRecord, WorkerInfo
+from turnpool.models import Progress, QueueFlow, QueueState, SessionRecord, TurnRecord, WorkerInfo
 from turnpool.nodes import Nodes
+from turnpool.pages import PAGE_BYTES, Pages
 from turnpool.pipelined import Command
-
-LOG_PAGE = 500
-"""Events read from a log at once: a slow client then costs at most some 100 KB."""
 
 MOST_SKIPPED = 2**31
 """More sessions than this are not of one millisecond, and Redis takes no larger number everywhere."""
@@ -34,11 +32,11 @@ class BadCursorError(TurnpoolError):
         super().__init__("The cursor is not one from next_cursor; leave it out to start anew.")
 
 
-class Reads:
+class Reads(Pages):
     """What can be read. `prefix`: of the partition with what belongs to no session, like workers."""
 
     def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
+        super().__init__(nodes)
         self.prefix = nodes.prefixes[0]
 
     @property
@@ -47,53 +45,66 @@ class Reads:
         node = self.nodes.node_of(self.prefix)
         return node.redis if node else None
 
-    def prefix_of(self, session_id: str) -> str:
-        """Prefix of a session's partition."""
-        return self.nodes.prefix_of(session_id)
-
-    def prefix_of_turn(self, turn_id: str) -> str:
-        """Prefix of the partition of a turn's session."""
-        return self.nodes.prefix_of(turn_id.rpartition(".")[0])
-
     async def session(self, session_id: str, tenant: str) -> SessionRecord:
         """A session. Raises SessionNotFoundError."""
-        (session,) = await self._sessions([session_id], tenant)
+        (session,) = await self._sessions([session_id], tenant, with_metadata=True)
         if session is None:
             raise SessionNotFoundError(session_id)
         return session
 
-    async def _sessions(self, session_ids: list[str], tenant: str) -> list[SessionRecord | None]:
+    async def check_session(self, session_id: str, tenant: str) -> None:
+        """Raises SessionNotFoundError."""
+        prefix = self.prefix_of(session_id)
+        owner = await self.nodes.execute(prefix, "HGET", keys.session(prefix, session_id), "tenant")
+        if owner != tenant.encode():
+            raise SessionNotFoundError(session_id)
+
+    async def _sessions(
+        self, session_ids: list[str], tenant: str, *, with_metadata: bool
+    ) -> list[SessionRecord | None]:
         """The sessions of these ids that are the tenant's."""
+        fields = ("tenant", "created_at", "metadata")[: 3 if with_metadata else 2]
         commands: list[tuple[str, Command]] = []
         for session_id in session_ids:
             prefix = self.prefix_of(session_id)
-            commands.append((prefix, ("HGETALL", keys.session(prefix, session_id))))
+            commands.append((prefix, ("HMGET", keys.session(prefix, session_id), *fields)))
             commands.append((prefix, ("HGET", keys.line(prefix, session_id), "head")))
         replies = await self._read(commands)
-        return [
-            _session(session_id, fields, head) if fields.get(b"tenant") == tenant.encode() else None
-            for session_id, fields, head in zip(session_ids, replies[::2], replies[1::2], strict=True)
-        ]
-
-    async def messages(self, session_id: str) -> list[Message]:
-        """All messages of a session, oldest first."""
-        prefix = self.prefix_of(session_id)
-        stored = await self.nodes.execute(prefix, "LRANGE", keys.messages(prefix, session_id), 0, -1)
-        return [orjson.loads(message) for message in stored]
+        found = []
+        for session_id, values, head in zip(session_ids, replies[::2], replies[1::2], strict=True):
+            record = SessionRecord.from_values(session_id, fields, values, head)
+            found.append(record if values[0] == tenant.encode() else None)
+        return found
 
     async def sessions(
-        self, tenant: str, limit: int, cursor: str | None
+        self, tenant: str, limit: int, cursor: str | None, *, with_metadata: bool = False
     ) -> tuple[list[SessionRecord], str | None]:
-        """A tenant's sessions, the one last used first, and the cursor of the next page."""
+        """A tenant's sessions, the one last used first, and the cursor of the next page.
+
+        A page with metadata ends where that of the next session would make it larger than PAGE_BYTES.
+        """
         top, skip = _decode_cursor(cursor) if cursor else ("+inf", 0)
         found = await self._newest(tenant, top, skip, limit)
-        names = [name.decode() for _, name in found]
-        sessions = await self._sessions(names, tenant)
+        whole = len(found) == limit
+        async with self.page_slots:
+            if with_metadata:
+                fitting = await self._fitting(found)
+                whole, found = whole or fitting < len(found), found[:fitting]
+            names = [name.decode() for _, name in found]
+            sessions = await self._sessions(names, tenant, with_metadata=with_metadata)
         for name in (name for name, session in zip(names, sessions, strict=True) if session is None):
             prefix = self.prefix_of(name)
             await self.nodes.execute(prefix, "ZREM", keys.sessions(prefix, tenant), name)
         there = [session for session in sessions if session is not None]
-        return there, _next_cursor(found, top, skip) if len(found) == limit else None
+        return there, _next_cursor(found, top, skip) if whole and found else None
+
+    async def _fitting(self, found: list[tuple[float, bytes]]) -> int:
+        """How many of these sessions make a page with their metadata: one at least."""
+        names = [name.decode() for _, name in found]
+        places = [(self.prefix_of(name), name) for name in names]
+        sizes = await self._read([(p, ("HSTRLEN", keys.session(p, name), "metadata")) for p, name in places])
+        fitting = sum(1 for size in itertools.accumulate(sizes) if size <= PAGE_BYTES)
+        return max(fitting, 1) if found else 0
 
     async def _newest(self, tenant: str, top: str, skip: int, limit: int) -> list[tuple[float, bytes]]:
         """A page of a tenant's sessions: time of last use and id, merged from all partitions."""
@@ -114,6 +125,15 @@ class Reads:
         if fields.get(b"tenant") != tenant.encode():
             raise TurnNotFoundError(turn_id)
         return TurnRecord.from_hash(fields)
+
+    async def progress(self, turn_id: str, tenant: str) -> Progress:
+        """How far a turn is, without its bodies. Raises TurnNotFoundError."""
+        prefix = self.prefix_of_turn(turn_id)
+        names = ("tenant", "status", "seq")
+        owner, status, seq = await self.nodes.execute(prefix, "HMGET", keys.turn(prefix, turn_id), *names)
+        if owner != tenant.encode():
+            raise TurnNotFoundError(turn_id)
+        return Progress.from_values(status, seq)
 
     async def error_code(self, turn_id: str) -> str | None:
         """The code of the error that a turn ended with, whoever owns it; None if there is none."""
@@ -138,23 +158,6 @@ class Reads:
         )
         found = dict.fromkeys(turn_id for turn_id in (head, *pending) if turn_id)
         return [int(turn_id.rpartition(b".")[2]) for turn_id in found]
-
-    async def turns(self, session_id: str, limit: int, before: int | None) -> list[TurnRecord]:
-        """Turns of a session with a number below `before`, newest first."""
-        prefix = self.prefix_of(session_id)
-        top = await self.newest(session_id) + 1 if before is None else before
-        numbers = range(top - 1, max(top - 1 - limit, 0), -1)
-        hashes = await self._read(
-            [(prefix, ("HGETALL", keys.turn(prefix, f"{session_id}.{n}"))) for n in numbers]
-        )
-        return [TurnRecord.from_hash(fields) for fields in hashes if fields]
-
-    async def frames(self, turn_id: str, after: int) -> list[bytes]:
-        """Up to LOG_PAGE events of a turn after a seq, as SSE frames."""
-        prefix = self.prefix_of_turn(turn_id)
-        log = keys.log(prefix, turn_id)
-        entries = await self.nodes.execute(prefix, "XRANGE", log, f"({after}-0", "+", "COUNT", LOG_PAGE)
-        return [fields[b"e"] for _, fields in entries]
 
     async def check_log(self, turn_id: str, tenant: str) -> None:
         """Raises TurnNotFoundError, or LogExpiredError if the turn is known but its events are gone."""
@@ -197,6 +200,18 @@ class Reads:
         queued, running = sum(replies[::5]), sum(replies[1::5])
         return QueueState(queue, queued, sum(ready), running, max(waits, default=0.0))
 
+    async def queue_flow(self, queue: str) -> QueueFlow:
+        """How turns pass through a queue, in all partitions together."""
+        commands: list[tuple[str, Command]] = []
+        for p in self.nodes.prefixes:
+            commands += [
+                (p, ("ZCARD", keys.queued(p, queue))),
+                (p, ("ZCARD", keys.leases(p, queue))),
+                (p, ("HGET", keys.service(p, queue), "left")),
+            ]
+        replies = await self._read(commands)
+        return QueueFlow(sum(replies[::3]), sum(replies[1::3]), sum(int(left or 0) for left in replies[2::3]))
+
     async def workers(self) -> list[WorkerInfo]:
         """The workers that live."""
         names = await self.nodes.execute(self.prefix, "ZRANGE", keys.workers(self.prefix), 0, -1)
@@ -204,8 +219,11 @@ class Reads:
             return []
         wanted = [keys.worker(self.prefix, name.decode()) for name in names]
         found = await self.nodes.execute(self.prefix, "MGET", *wanted)
-        infos = [orjson.loads(info) for info in found if info]
-        return [WorkerInfo(**{**info, "queues": tuple(info["queues"])}) for info in infos]
+        return [
+            WorkerInfo.from_json(name.decode(), record)
+            for name, record in zip(names, found, strict=True)
+            if record
+        ]
 
     async def ping(self) -> bool:
         """Whether Redis answers, every node of it. Raises what redis-py raises."""
@@ -221,16 +239,6 @@ class Reads:
     async def _read(self, commands: list[tuple[str, Command]]) -> list[Any]:
         """Answers of all commands, one round trip for each node."""
         return await asyncio.gather(*(self.nodes.execute(prefix, *command) for prefix, command in commands))
-
-
-def _session(session_id: str, fields: dict[bytes, bytes], head: bytes | None) -> SessionRecord:
-    return SessionRecord(
-        id=session_id,
-        tenant=fields[b"tenant"].decode(),
-        created_at=int(fields[b"created_at"]) / 1000,
-        metadata=orjson.loads(fields[b"metadata"]),
-        active_turn=head.decode() if head else None,
-    )
 
 
 def _next_cursor(found: list[tuple[float, bytes]], top: str, skip: int) -> str:

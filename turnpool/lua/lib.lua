@@ -30,11 +30,20 @@ local function to_list(fields)
   return flat
 end
 
--- The turn as a table of its fields, or nil.
+-- What a turn's record may lack if another release has written it.
+local DEFAULTS = {status = 'queued', attempt = '0', losses = '0', seq = '0', weight = '1', priority = '5', input = '',
+  agent = '', score = '0', created_at = tostring(now), queued_at = tostring(now), deadline_at = tostring(now + 600000)}
+
+-- The turn as a table of its fields, or nil. Fields that this release does not know stay in it.
 local function load_turn(id)
   local turn = to_table(redis.call('HGETALL', key_turn(id)))
-  if turn.id then return turn end
-  return nil
+  if not turn.id then return nil end
+  return setmetatable(turn, {__index = DEFAULTS})
+end
+
+-- Whether a turn has ended. One with a status of a newer release has not.
+local function has_ended(turn)
+  return turn.status == 'completed' or turn.status == 'failed' or turn.status == 'cancelled'
 end
 
 local function json(value) return cjson.encode(value) end
@@ -105,7 +114,12 @@ local function wait_in_line(turn)
 end
 
 local function leave_line(turn)
-  redis.call('ZREM', key_queued(turn.queue), turn.id)
+  if redis.call('ZREM', key_queued(turn.queue), turn.id) == 1 then
+    -- How fast this grows is when a full queue has room again.
+    local service = key_service(turn.queue)
+    local left = redis.call('HINCRBY', service, 'left', 1)
+    if left == 1 and redis.call('TTL', service) == -1 then redis.call('EXPIRE', service, 3600) end
+  end
   redis.call('ZREM', key_deadlines(turn.queue), turn.id)
 end
 
@@ -258,4 +272,22 @@ local function stop(turn, kept)
   if turn and turn.status == 'queued' then return cancel(turn, kept) end
   if turn then redis.call('HSET', key_turn(turn.id), 'cancel', 1) end
   return ''
+end
+
+-- Read values in small chunks, until there are as many, or as many bytes, as a page may have: the first of any size, then
+-- those that fit. read: gives the next values, from how many are read already and how many are wanted.
+local function read_page(limit, bytes, read)
+  local page, size, largest = {}, 0, bytes / 4
+  while #page < limit do
+    local wanted = math.max(1, math.min(limit - #page, 32, math.floor((bytes - size) / largest)))
+    local chunk = read(#page, wanted)
+    largest = 1
+    for _, value in ipairs(chunk) do
+      size, largest = size + #value, math.max(largest, #value)
+      if #page > 0 and size > bytes then return page end
+      table.insert(page, value)
+    end
+    if #chunk < wanted then return page end
+  end
+  return page
 end
