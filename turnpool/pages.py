@@ -23,6 +23,8 @@ PAGE_BYTES = 1_000_000
 """Bytes of one page in an answer: as large as the largest post by default."""
 PAGES_AT_ONCE = 4
 """Pages of that size that one process reads at once; the next ones wait. More would be no quicker."""
+LOGS_AT_ONCE = 32
+"""Pages of logs that one process reads at once: what other clients wait for goes between them."""
 LOG_PAGE = 500
 """Events of one page of a log."""
 LOG_PAGE_BYTES = 128 * 1024
@@ -57,6 +59,7 @@ class Pages:
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
         self.page_slots = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._log_slots = asyncio.Semaphore(LOGS_AT_ONCE)
 
     def prefix_of(self, session_id: str) -> str:
         """Prefix of a session's partition."""
@@ -122,9 +125,10 @@ class Pages:
     ) -> list[bytes]:
         """Some events of a turn after a seq, as SSE frames: one at least if there is any."""
         prefix = self.prefix_of_turn(turn_id)
-        found: list[bytes] = await scripts.run(
-            self.nodes, "read_log", prefix, turn_id, after, limit, max_bytes
-        )
+        async with self._log_slots:
+            found: list[bytes] = await scripts.run(
+                self.nodes, "read_log", prefix, turn_id, after, limit, max_bytes
+            )
         return found
 
     async def _page(self, script: str, session_id: str, tenant: str, *arguments: scripts.Argument) -> Any:

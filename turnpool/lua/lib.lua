@@ -274,20 +274,22 @@ local function stop(turn, kept)
   return ''
 end
 
--- Read values in small chunks, until there are as many, or as many bytes, as a page may have: the first of any size, then
--- those that fit. read: gives the next values, from how many are read already and how many are wanted.
+-- Read values in chunks, until there are as many, or as many bytes, as a page may have: the first of any size, then those
+-- that fit. A chunk is as large as the values before it make likely to fit. read: gives the next values, from how many are
+-- read already and how many are wanted.
 local function read_page(limit, bytes, read)
-  local page, size, largest = {}, 0, bytes / 4
-  while #page < limit do
-    local wanted = math.max(1, math.min(limit - #page, 32, math.floor((bytes - size) / largest)))
-    local chunk = read(#page, wanted)
-    largest = 1
-    for _, value in ipairs(chunk) do
-      size, largest = size + #value, math.max(largest, #value)
-      if #page > 0 and size > bytes then return page end
-      table.insert(page, value)
+  local page, count, size = {}, 0, 0
+  local wanted = math.min(limit, 8)
+  while count < limit do
+    local chunk = read(count, wanted)
+    for i = 1, #chunk do
+      size = size + #chunk[i]
+      if count > 0 and size > bytes then return page end
+      count = count + 1
+      page[count] = chunk[i]
     end
     if #chunk < wanted then return page end
+    wanted = math.max(1, math.min(limit - count, 64, 4 * wanted, math.ceil((bytes - size) * count / size)))
   end
   return page
 end
