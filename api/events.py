@@ -53,7 +53,7 @@ async def turn_events(
         subscription = context.relay.subscribe(turn_id.rpartition(".")[0])
         stream = turn_stream(context.store, subscription, turn_id, tenant, start)
         return FrameResponse(stream, resumed=start > 0)
-    async with context.store.page_slots:
+    async with context.store.page_slot():
         frames = await context.store.frames(turn_id, start, PAGE_BYTES, query.limit)
     more = bool(frames) and not is_terminal(frames[-1])
     return stored_json(

@@ -6,7 +6,7 @@ turn or event that is larger makes a page alone.
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from turnpool.agent import Message
 from turnpool.errors import SessionNotFoundError
 from turnpool.models import BODIES, TurnRecord
 from turnpool.nodes import Nodes
+from turnpool.redis import ANSWER_TIMEOUT
 from turnpool.settings import DEFAULT_TENANT
 
 PAGE_BYTES = 1_000_000
@@ -25,6 +26,8 @@ PAGES_AT_ONCE = 4
 """Pages of that size that one process reads at once; the next ones wait. More would be no quicker."""
 LOGS_AT_ONCE = 32
 """Pages of logs that one process reads at once: what other clients wait for goes between them."""
+SLOT_SECONDS = ANSWER_TIMEOUT
+"""Longest wait for one of those places; a store that hangs keeps them, and is away for those who wait too."""
 LOG_PAGE = 500
 """Events of one page of a log."""
 LOG_PAGE_BYTES = 128 * 1024
@@ -58,8 +61,12 @@ class Pages:
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
-        self.page_slots = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._page_slots = asyncio.Semaphore(PAGES_AT_ONCE)
         self._log_slots = asyncio.Semaphore(LOGS_AT_ONCE)
+
+    def page_slot(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """A place among those who read large pages now; it may be waited for."""
+        return _slot(self._page_slots)
 
     def prefix_of(self, session_id: str) -> str:
         """Prefix of a session's partition."""
@@ -125,17 +132,28 @@ class Pages:
     ) -> list[bytes]:
         """Some events of a turn after a seq, as SSE frames: one at least if there is any."""
         prefix = self.prefix_of_turn(turn_id)
-        async with self._log_slots:
+        async with _slot(self._log_slots):
             found: list[bytes] = await scripts.run(
                 self.nodes, "read_log", prefix, turn_id, after, limit, max_bytes
             )
         return found
 
     async def _page(self, script: str, session_id: str, tenant: str, *arguments: scripts.Argument) -> Any:
-        async with self.page_slots:
+        async with self.page_slot():
             reply = await scripts.run(
                 self.nodes, script, self.prefix_of(session_id), session_id, tenant, *arguments
             )
         if reply == 0:
             raise SessionNotFoundError(session_id)
         return reply
+
+
+@contextlib.asynccontextmanager
+async def _slot(slots: asyncio.Semaphore) -> AsyncIterator[None]:
+    """One of some places, for as long as it is entered. Raises TimeoutError if none is free for too long."""
+    async with asyncio.timeout(SLOT_SECONDS if slots.locked() else None):
+        await slots.acquire()
+    try:
+        yield
+    finally:
+        slots.release()

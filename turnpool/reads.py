@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import itertools
 import math
 from typing import Any
@@ -86,7 +87,7 @@ class Reads(Pages):
         top, skip = _decode_cursor(cursor) if cursor else ("+inf", 0)
         found = await self._newest(tenant, top, skip, limit)
         whole = len(found) == limit
-        async with self.page_slots:
+        async with self.page_slot() if with_metadata else contextlib.nullcontext():
             if with_metadata:
                 fitting = await self._fitting(found)
                 whole, found = whole or fitting < len(found), found[:fitting]

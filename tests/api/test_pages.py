@@ -1,15 +1,18 @@
 """Answers that are paged: bounded in number and in bytes, without gap or double."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from tests.api.clients import post
+from tests.api.clients import client_of, post
+from tests.api.conftest import Serve
 from tests.api.worker import claim
 from turnpool import keys
-from turnpool.pages import PAGE_BYTES
+from turnpool.pages import PAGE_BYTES, PAGES_AT_ONCE
 from turnpool.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -235,3 +238,30 @@ async def test_another_tenants_pages_are_not_found(store: Store, client: httpx.A
     for read in (store.message_page("s", "other", 10), store.turns("s", "other", 10, None)):
         with pytest.raises(Exception, match="There is no session 's'"):
             await read
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/sessions?include=metadata",
+        "/v1/sessions/s",
+        "/v1/sessions/s/turns",
+        "/v1/turns/s.1/events?follow=false",
+    ],
+)
+async def test_large_pages_are_read_a_few_at_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The next ones wait; while the store hangs they are told that it is away, and not kept for minutes."""
+    monkeypatch.setattr("turnpool.pages.SLOT_SECONDS", 0.2)
+    api = serve()
+    async with client_of(api) as client:
+        await post(client)
+        async with AsyncExitStack() as taken:
+            for _ in range(PAGES_AT_ONCE):
+                await taken.enter_async_context(api.context.store.page_slot())
+            kept = await client.get(path)
+            assert (kept.status_code, kept.json()["code"]) == (503, "redis_away")
+            assert "retry-after" in kept.headers
+        answers = await asyncio.gather(*(client.get(path) for _ in range(5 * PAGES_AT_ONCE)))
+        assert {answer.status_code for answer in answers} == {200}
