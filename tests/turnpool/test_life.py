@@ -344,7 +344,9 @@ class Life(RuleBasedStateMachine):
         """A session holds the messages of each of its turns once, runs one at a time, in their order."""
         for session_id in TENANTS:
             session = self.model.sessions.get(session_id)
-            assert self.run(kit.contents(self.store, session_id)) == (session.messages if session else [])
+            tenant = session.tenant if session else "x"
+            found = self.run(kit.contents(self.store, session_id, tenant))
+            assert found == (session.messages if session else [])
             line = self.model.lines.get(session_id, [])
             numbers = [int(turn.id.rpartition(".")[2]) for turn in line]
             assert self.run(self.store.unfinished(session_id)) == numbers

@@ -58,9 +58,9 @@ async def record(store: Store, turn_id: str, tenant: str = "default") -> TurnRec
     return await store.turn(turn_id, tenant)
 
 
-async def contents(store: Store, session_id: str = "s") -> list[str]:
+async def contents(store: Store, session_id: str = "s", tenant: str = "default") -> list[str]:
     """What the session's messages say."""
-    return [str(message["content"]) for message in await store.messages(session_id)]
+    return [str(message["content"]) for message in await store.messages(session_id, tenant)]
 
 
 async def server_ms(store: Store) -> int:
