@@ -16,7 +16,7 @@ from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
 from api.tasks import end
-from api.upkeep import expire_turns, top_up
+from api.upkeep import expire_turns, measure_queues, top_up
 from turnpool.logs import get_logger
 from turnpool.membership import Membership
 from turnpool.metrics import watch
@@ -67,6 +67,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),
         asyncio.create_task(top_up(app.state.context), name="top up"),
+        asyncio.create_task(measure_queues(app.state.context), name="measure queues"),
         asyncio.create_task(watch(store), name="watch"),
         asyncio.create_task(Membership(settings).stay(), name="membership"),
     ]
@@ -89,7 +90,7 @@ def stop_streams(app: FastAPI) -> None:
         return
     spared = set() if context.ending else context.waits.subscriptions
     context.ending = True
-    context.drain()
+    context.drain(context.settings.api_drain_seconds)
     asyncio.get_running_loop().call_soon_threadsafe(context.relay.close, spared)
 
 

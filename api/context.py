@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import UnauthorizedError
 from api.relay import Relay
+from api.retry_after import RetryAfter
 from api.waits import Waits
 from turnpool.settings import DEFAULT_TENANT, Settings
 from turnpool.store import Store
@@ -32,10 +33,13 @@ class Context:
     ending: bool = False
     # Whether Redis has answered since the process started.
     reached_redis: bool = False
+    retry_after: RetryAfter = field(default_factory=RetryAfter)
 
-    def drain(self) -> None:
-        """Take no more turns."""
+    def drain(self, ends_in: float | None = None) -> None:
+        """Take no more turns. `ends_in`: seconds until the process ends, if it does."""
         self.draining = True
+        if ends_in is not None:
+            self.retry_after.ends_in(ends_in)
 
 
 async def context_of(request: Request) -> Context:

@@ -5,8 +5,9 @@ Written as `<highest turn seen>` and `,<n>:<seq>` for each unfinished turn: `7,6
 SSE id, opaque to clients.
 """
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from api.place import Place
@@ -63,9 +64,10 @@ class Cursor:
             self._places = {n: place for n, place in self._places.items() if n <= self._highest}
         self._known = True
 
-    def unfinished(self, newest: int) -> list[int]:
-        """Turns that may have events to come, up to the newest, in order."""
-        return sorted({*self._places, *range(self._highest + 1, newest + 1)})
+    def unfinished(self, newest: int) -> Iterator[int]:
+        """Turns that may have events to come, up to the newest, in order; a session can have a million."""
+        unseen = range(self._highest + 1, newest + 1)
+        return itertools.chain(sorted(n for n in self._places if n not in unseen), unseen)
 
     def seq(self, n: int) -> int:
         """The last event of a turn that is not read again."""

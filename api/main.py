@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app, finish_waits, stop_streams
+from api.back_pressure import bound_buffers
 from api.corked import Corked
 from api.listener import Listener, listen
 from turnpool import tracing
@@ -35,7 +36,8 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's, with fewer writes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As the class's own."""
+        """As the class's own, with bounded buffers."""
+        bound_buffers(transport)
         super().connection_made(cast("asyncio.Transport", Corked(transport)))
 
 

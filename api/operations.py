@@ -57,7 +57,8 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
     503 with Retry-After, where a balancer without any could only refuse connections.
     """
     if context.draining:
-        return problem(request, 503, "draining", "This process is draining.")
+        seconds = context.retry_after.draining()
+        return problem(request, 503, "draining", "This process is draining.", retry_after=seconds)
     reachable = await _reaches_redis(context)
     context.reached_redis |= reachable
     if not context.reached_redis:

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
 from api.errors import InputTooLargeError, UnauthorizedError
+from api.retry_after import shortly
 from turnpool.errors import TurnpoolError
 from turnpool.logs import get_logger
 from turnpool.redis import is_away
@@ -40,12 +41,17 @@ STATUS = {
     "redis_away": 503,
     "not_durable": 503,
 }
-# Seconds after which another try makes sense.
-RETRY_AFTER = {429: "1", 503: "1"}
+# Answers that another try may change.
+TRY_AGAIN = {429, 503}
 
 
-def problem(request: Request, status: int, code: str, detail: str, **more: Any) -> Response:
-    """A problem document; `code` is for programs, `detail` says what to do."""
+def problem(
+    request: Request, status: int, code: str, detail: str, *, retry_after: int | None = None, **more: Any
+) -> Response:
+    """A problem document; `code` is for programs, `detail` says what to do.
+
+    `retry_after`: seconds until another try makes sense, if that is known.
+    """
     body = {
         "type": "about:blank",
         "title": code.replace("_", " ").capitalize(),
@@ -55,7 +61,7 @@ def problem(request: Request, status: int, code: str, detail: str, **more: Any) 
         "request_id": request.scope.get("request_id"),
         **more,
     }
-    headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
+    headers = {"Retry-After": str(retry_after or shortly())} if status in TRY_AGAIN else {}
     if code == UnauthorizedError.code:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(orjson.dumps(body), status, headers, media_type="application/problem+json")
@@ -84,7 +90,10 @@ async def answer_to(request: Request, error: Exception) -> Response:
 async def _turnpool(request: Request, error: Exception) -> Response:
     assert isinstance(error, TurnpoolError)  # noqa: S101 - registered for this class only
     more = {"turn_id": error.turn_id} if hasattr(error, "turn_id") else {}
-    answer = problem(request, STATUS.get(error.code, 500), error.code, error.message, **more)
+    status = STATUS.get(error.code, 500)
+    if status in TRY_AGAIN:
+        more["retry_after"] = request.app.state.context.retry_after.seconds(error)
+    answer = problem(request, status, error.code, error.message, **more)
     if location := getattr(error, "location", None):
         answer.headers["Location"] = location
     return answer

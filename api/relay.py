@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Collection
 
 from api import metrics
+from api.budget import Budget
 from api.reader import AWAY_PAUSE, Channel, Channels, Reader, tell_away
 from api.subscription import Subscription
 from api.tasks import end
@@ -26,6 +27,7 @@ class Relay:
         self._channels: Channels = {}
         self._readers: Readers = {}
         self._closing = False
+        self._budget = Budget()
         self._changed = asyncio.Event()
         store.nodes.watch(self._changed.set)
 
@@ -41,7 +43,7 @@ class Relay:
                 if not channel.streams:
                     self._leave(name, channel)
 
-        subscription = Subscription(leave, in_force=channel.in_force)
+        subscription = Subscription(leave, self._budget, in_force=channel.in_force)
         channel.streams.add(subscription)
         metrics.STREAMS.inc()
         if len(channel.streams) == 1:

@@ -110,8 +110,11 @@ class ChatResponse(BaseModel):
     response: str
 
 
-class TurnView(BaseModel):
-    """A turn. Times are Unix seconds."""
+class TurnSummary(BaseModel):
+    """A turn without its bodies. Times are Unix seconds.
+
+    Other statuses may be added; a turn with an unknown one has not ended.
+    """
 
     id: str
     session_id: str
@@ -120,15 +123,11 @@ class TurnView(BaseModel):
     queue: str
     priority: int
     attempt: int
-    input: list[Message]
-    params: dict[str, Any]
-    metadata: dict[str, Any]
     created_at: float
     deadline_at: float
     started_at: float | None
     ended_at: float | None
-    output: str | None
-    usage: dict[str, int] | None
+    usage: dict[str, Any] | None
     error: dict[str, str] | None
 
     @classmethod
@@ -137,19 +136,39 @@ class TurnView(BaseModel):
         return cls.model_validate(turn, from_attributes=True)
 
 
+class TurnView(TurnSummary):
+    """A turn. Times are Unix seconds.
+
+    Other statuses may be added; a turn with an unknown one has not ended.
+    """
+
+    input: list[Message]
+    params: dict[str, Any]
+    metadata: dict[str, Any]
+    output: str | None
+
+
+class ListedTurn(TurnSummary):
+    """A turn in a list. `input`, `output`, `params` and `metadata` are there if `include` names them."""
+
+    input: list[Message] = []
+    params: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    output: str | None = None
+
+
 class TurnList(BaseModel):
     """Turns of a session, newest first; `next_cursor` for the next page."""
 
-    turns: list[TurnView]
+    turns: list[ListedTurn]
     next_cursor: str | None
 
 
-class SessionView(BaseModel):
+class SessionSummary(BaseModel):
     """A session. `active_turn`: the one that waits first or runs."""
 
     id: str
     created_at: float
-    metadata: dict[str, Any]
     active_turn: str | None
 
     @classmethod
@@ -158,16 +177,29 @@ class SessionView(BaseModel):
         return cls.model_validate(session, from_attributes=True)
 
 
+class SessionView(SessionSummary):
+    """A session with its metadata."""
+
+    metadata: dict[str, Any]
+
+
 class SessionDetail(SessionView):
-    """A session with its messages, oldest first."""
+    """A session with some of its messages; `next_cursor` for those that follow, null after the last."""
 
     messages: list[Message]
+    next_cursor: str | None
+
+
+class ListedSession(SessionSummary):
+    """A session in a list. `metadata` is there if `include` names it."""
+
+    metadata: dict[str, Any] = {}
 
 
 class SessionList(BaseModel):
     """Sessions, the one last used first; `next_cursor` for the next page."""
 
-    sessions: list[SessionView]
+    sessions: list[ListedSession]
     next_cursor: str | None
 
 
@@ -182,11 +214,20 @@ class PoolView(BaseModel):
 
 
 class EventList(BaseModel):
-    """The log of a turn so far."""
+    """Some of a turn's log so far.
+
+    `next_cursor`: `after` of the next page; null if this one is empty, or ends with the turn's end.
+    """
 
     events: list[dict[str, Any]]
+    next_cursor: str | None
 
 
 def as_json(view: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A view as a response whose status and headers the route chooses."""
     return Response(view.model_dump_json(), status, headers, media_type="application/json")
+
+
+def stored_json(answer: dict[str, Any]) -> Response:
+    """An answer with stored JSON in it (`orjson.Fragment`), which is passed on without being parsed."""
+    return Response(orjson.dumps(answer), media_type="application/json")

@@ -14,6 +14,9 @@ from api import metrics
 
 # Where in an ASGI scope a route leaves its stream.
 STREAMS = "turnpool.streams"
+# Bytes of a piece that its client has to take before there is another. Tokens are smaller: for them the
+# wait would be one more call each.
+LARGE = 4096
 # Those of every stream.
 HEADERS: Final = tuple(EventSourceResponse(iter(())).raw_headers)
 
@@ -62,7 +65,12 @@ class FrameResponse(Response):
                         if not started:
                             started = True
                             await send(self._start())
+                        large = len(frames) > LARGE
                         await send({"type": "http.response.body", "body": frames, "more_body": True})
+                        if large:
+                            # Let go of it, and read no more before the client has taken it, or most of it.
+                            del frames
+                            await send({"type": "http.response.body", "body": b"", "more_body": True})
             finally:
                 watch.cancel()
         if not connected.cancelled_caught:

@@ -5,11 +5,12 @@ Each yield is a number of whole frames in one piece of bytes.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from redis.exceptions import RedisError
 
 from api import metrics
+from api.budget import LEAST_SHARE
 from api.cursor import Cursor
 from api.place import Place
 from api.subscription import ClosingError, Subscription
@@ -71,11 +72,11 @@ async def turn_stream(
             try:
                 if not heard:
                     async for frames in _logged(store, subscription, turn_id, tenant, place):
-                        yield b"".join(frames)
+                        yield _joined(frames)
                         silence.broken()
                 heard = False
                 async for frames in _live(subscription, n, place, silence):
-                    yield b"".join(frames)
+                    yield _joined(frames)
             except ClosingError:
                 break
             except (RedisError, OSError) as error:
@@ -90,18 +91,21 @@ async def _logged(
     store: Store, subscription: Subscription, turn_id: str, tenant: str, place: Place
 ) -> AsyncIterator[list[bytes]]:
     """What the log has after the place. Only where it has nothing is looked whether there will be more."""
-    subscription.catch_up()
     found = False
-    read = subscription.unless_closed
-    while not place.over and (frames := await read(store.frames, turn_id, tenant, place.after)):
+    while not place.over:
+        subscription.catch_up()
+        subscription.skip_waiting()
+        if not (frames := await _page(store, subscription, turn_id, tenant, place.after)):
+            break
         found = True
         if new := place.advance(frames):
             yield new
-    if found:
+    if found or place.over:
         return
+    read = subscription.unless_closed
     try:
         await read(store.check_log, turn_id, tenant)
-        turn = await read(store.turn, turn_id, tenant)
+        turn = await read(store.progress, turn_id, tenant)
     except TurnpoolError:
         place.over = True
         return
@@ -110,6 +114,22 @@ async def _logged(
         subscription.fall_behind()
     elif turn.status.terminal and turn.seq == place.after:
         place.over = True
+
+
+async def _page(
+    store: Store, subscription: Subscription, turn_id: str, tenant: str, after: int
+) -> list[bytes]:
+    """The next events in a turn's log, as many as the stream may hold."""
+    frames = await subscription.unless_closed(store.frames, turn_id, tenant, after, subscription.reserve())
+    subscription.hold(sum(map(len, frames)))
+    return frames
+
+
+def _joined(frames: list[bytes]) -> bytes:
+    """The frames as one piece. The list is emptied: while a slow client takes the piece, it is there once."""
+    piece = b"".join(frames)
+    frames.clear()
+    return piece
 
 
 async def _live(
@@ -129,6 +149,7 @@ async def _live(
                 break
             frames.append(frame)
             seq += 1
+        taken.clear()
         if frames and (new := place.advance(frames)):
             yield new
             silence.broken()
@@ -172,27 +193,28 @@ async def _logged_session(
     """What the logs have after the cursor. Raises SessionNotFoundError once the session is gone."""
     subscription.catch_up()
     read = subscription.unless_closed
-    await read(store.session, session_id, tenant)
+    await read(store.check_session, session_id, tenant)
     newest = await read(store.newest, session_id, tenant)
     cursor.know(newest)
     for n in cursor.unfinished(newest):
         turn_id = f"{session_id}.{n}"
-        frames = await read(store.frames, turn_id, tenant, cursor.seq(n))
+        frames = await _page(store, subscription, turn_id, tenant, cursor.seq(n))
         if not frames and cursor.seq(n) and await read(_is_cut, store, turn_id, tenant, cursor, n):
-            frames = await read(store.frames, turn_id, tenant, cursor.seq(n))
+            frames = await _page(store, subscription, turn_id, tenant, cursor.seq(n))
         while frames:
-            if piece := b"".join(_numbered(cursor, n, frames)):
+            ended = is_terminal(frames[-1])
+            for piece in _pieces(_numbered(cursor, n, frames)):
                 yield piece
-            if is_terminal(frames[-1]):
+            if ended:
                 break
-            frames = await read(store.frames, turn_id, tenant, cursor.seq(n))
+            frames = await _page(store, subscription, turn_id, tenant, cursor.seq(n))
         cursor.seen(n)
 
 
 async def _is_cut(store: Store, turn_id: str, tenant: str, cursor: Cursor, n: int) -> bool:
     """Whether the log ends before what the client has, which has not seen the turn's end: go back there."""
     try:
-        turn = await store.turn(turn_id, tenant)
+        turn = await store.progress(turn_id, tenant)
     except TurnNotFoundError:
         return False
     return cursor.go_back(n, turn.seq - turn.status.terminal)
@@ -203,25 +225,46 @@ async def _live_session(subscription: Subscription, cursor: Cursor, silence: Sil
     until = _next_look(subscription, silence)
     while subscription.live():
         taken = await subscription.take(until)
-        frames = []
-        for n, frame in taken:
-            if cursor.missing(n, seq_of(frame)):
-                metrics.CATCH_UPS.labels("gap").inc()
-                subscription.fall_behind()
-                break
-            if cursor.is_next(n, seq_of(frame)):
-                frames += _numbered(cursor, n, [frame])
-        if frames:
-            yield b"".join(frames)
+        given = False
+        for piece in _pieces(_following(subscription, cursor, taken)):
+            given = True
+            yield piece
+        taken.clear()
+        if given:
             silence.broken()
             until = silence.until
         elif _is_past(until):
             return
 
 
-def _numbered(cursor: Cursor, n: int, frames: list[bytes]) -> list[bytes]:
+def _following(subscription: Subscription, cursor: Cursor, taken: list[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Of live events those that the client gets, up to the first before which something is missing."""
+    for n, frame in taken:
+        if cursor.missing(n, seq_of(frame)):
+            metrics.CATCH_UPS.labels("gap").inc()
+            subscription.fall_behind()
+            return
+        if cursor.is_next(n, seq_of(frame)):
+            yield from _numbered(cursor, n, [frame])
+
+
+def _numbered(cursor: Cursor, n: int, frames: list[bytes]) -> Iterator[bytes]:
     """Of a turn's next frames those that the client gets, each with the cursor after it as its id."""
-    return [with_id(frame, cursor.encode()) for frame in frames if cursor.advance(n, frame)]
+    return (with_id(frame, cursor.encode()) for frame in frames if cursor.advance(n, frame))
+
+
+def _pieces(frames: Iterator[bytes]) -> Iterator[bytes]:
+    """The frames in pieces of some size: ids can make them much larger than what was read."""
+    piece: list[bytes] = []
+    size = 0
+    for frame in frames:
+        piece.append(frame)
+        size += len(frame)
+        if size >= LEAST_SHARE:
+            yield _joined(piece)
+            size = 0
+    if piece:
+        yield _joined(piece)
 
 
 def _next_look(subscription: Subscription, silence: Silence) -> float:

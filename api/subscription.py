@@ -1,7 +1,7 @@
 """What waits for one stream.
 
 A stream that does not keep up costs bounded memory: what waits for it is dropped, and it goes back to
-the log.
+the log. All streams together have a budget: what waits, and the piece that is being sent.
 """
 
 import asyncio
@@ -11,12 +11,13 @@ from typing import Self, TypeVar, TypeVarTuple
 from anyio import CancelScope
 
 from api import metrics
+from api.budget import LEAST_SHARE, Budget
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-# Bytes that may wait for one stream; a client that is slower than its model reads from the log.
-MOST_WAITING = 256 * 1024
+# Bytes that an event takes here besides its own.
+EVENT_OVERHEAD = 120
 
 # Seconds a new stream waits until it is in force: then it reads the log once, or not at all, and not again.
 SOON = 0.5
@@ -33,14 +34,19 @@ class Subscription:
     see the log. Whoever has asked for it leaves it; as a context manager it does so by itself.
     """
 
-    def __init__(self, leave: Callable[["Subscription"], None], *, in_force: bool) -> None:
+    def __init__(
+        self, leave: Callable[["Subscription"], None], budget: Budget | None = None, *, in_force: bool
+    ) -> None:
         self.in_force = in_force
         self.is_asked = False
         self._leave = leave
+        self._budget = budget or Budget()
         self.behind = False
         self.closing = False
         self._waiting: list[tuple[int, bytes]] = []
         self._size = 0
+        # Bytes of the piece that is read or sent.
+        self._piece = 0
         # Not an event: those of thousands of streams take memory, and time with each wait.
         self._changed: asyncio.Future[None] | None = None
         self._awaited: CancelScope | None = None
@@ -57,6 +63,8 @@ class Subscription:
     def leave(self) -> None:
         """Hear no more."""
         self._leave(self)
+        self._drop_waiting()
+        self.hold(0)
         if self._timer:
             self._timer.cancel()
 
@@ -71,8 +79,10 @@ class Subscription:
         if self.behind:
             return
         self._waiting.append((n, frame))
-        self._size += len(frame)
-        if self._size > MOST_WAITING:
+        size = len(frame) + EVENT_OVERHEAD
+        self._size += size
+        self._budget.held += size
+        if self._size > LEAST_SHARE and self._size > self._budget.share:
             metrics.CATCH_UPS.labels("slow_client").inc()
             self.fall_behind()
         self._wake()
@@ -85,9 +95,25 @@ class Subscription:
     def fall_behind(self) -> None:
         """Something is missing here."""
         self.behind = True
-        self._waiting.clear()
-        self._size = 0
+        self._drop_waiting()
         self._wake()
+
+    def _drop_waiting(self) -> None:
+        self._waiting.clear()
+        self._budget.held -= self._size
+        self._size = 0
+
+    def reserve(self) -> int:
+        """Take a share of the budget for the next piece, in place of the last one; gives its bytes."""
+        self.hold(0)
+        share = self._budget.share
+        self.hold(share)
+        return share
+
+    def hold(self, size: int) -> None:
+        """A piece of this size is being sent, in place of the last one."""
+        self._budget.held += size - self._piece
+        self._piece = size
 
     def close(self) -> None:
         """The process ends; so must the stream."""
@@ -106,6 +132,10 @@ class Subscription:
     def catch_up(self) -> None:
         """The log is read from now on; what comes meanwhile is kept again."""
         self.behind = False
+
+    def skip_waiting(self) -> None:
+        """Forget the events that wait: the next pages of the log have them."""
+        self._drop_waiting()
 
     def live(self) -> bool:
         """Whether nothing was missed and the process goes on."""
@@ -145,7 +175,8 @@ class Subscription:
 
     async def take(self, until: float) -> list[tuple[int, bytes]]:
         """All that waits, as soon as there is something; nothing if nothing came until then (loop time)."""
+        self.hold(0)
         await self.comes(until)
         waiting, self._waiting = self._waiting, []
-        self._size = 0
+        self._piece, self._size = self._size, 0
         return waiting

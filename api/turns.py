@@ -1,7 +1,8 @@
 """Routes of turns."""
 
 import hashlib
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, status
@@ -10,15 +11,16 @@ from fastapi.responses import Response
 from api import metrics
 from api.context import Context, CurrentContext, Tenant
 from api.errors import DrainingError, IdempotencyKeyTooLongError
-from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnView, as_json
+from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnSummary, TurnView, as_json, stored_json
 from api.sse import FrameResponse
 from api.streams import turn_stream
 from api.waiting import wait_for_end, waiting
 from turnpool import tracing
 from turnpool.errors import NotDurableError, TurnpoolError
-from turnpool.ids import number_of, scoped, session_of
+from turnpool.ids import scoped, session_of
 from turnpool.keys import wakeups
 from turnpool.models import NewTurn, Submitted
+from turnpool.pages import ListedTurn
 from turnpool.wakeups import message
 
 router = APIRouter(prefix="/v1", tags=["turns"])
@@ -136,22 +138,42 @@ def _replayed(submitted: Submitted) -> dict[str, str]:
     return {"Idempotent-Replayed": "true"} if submitted.replayed else {}
 
 
-@router.get("/sessions/{session_id}/turns")
+@router.get("/sessions/{session_id}/turns", response_model=TurnList)
 async def list_turns(
     context: CurrentContext,
     tenant: Tenant,
     session_id: SessionId,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[int | None, Query(ge=1)] = None,
-) -> TurnList:
+    cursor: Annotated[int | None, Query(ge=1, lt=10**15)] = None,
+    include: Annotated[
+        list[Literal["input", "output", "params", "metadata"]],
+        Query(description="What else each turn has; repeat it for several. A page has about 1 MB at most."),
+    ] = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
     """List a session's turns, newest first."""
-    await context.store.session(session_id, tenant)
-    turns = await context.store.turns(session_id, tenant, limit, cursor)
-    last = number_of(turns[-1].id) if turns else 1
-    return TurnList(
-        turns=[TurnView.of(turn) for turn in turns],
-        next_cursor=str(last) if len(turns) == limit and last > 1 else None,
+    turns, following = await context.store.turns(session_id, tenant, limit, cursor, include)
+    return stored_json(
+        {
+            "turns": [TurnSummary.of(turn.record).model_dump() | bodies_of(turn, include) for turn in turns],
+            "next_cursor": following and str(following),
+        }
     )
+
+
+def bodies_of(turn: ListedTurn, include: Collection[str]) -> dict[str, Any]:
+    """The bodies of a turn that were asked for, as they are stored."""
+    bodies: dict[str, Any] = {}
+    for name in include:
+        stored = turn.bodies.get(name)
+        if name == "output":
+            bodies[name] = None if stored is None else stored.decode(errors="replace")
+        elif name == "input":
+            # A message a line.
+            messages = filter(None, (stored or b"").split(b"\n"))
+            bodies[name] = orjson.Fragment(b"[" + b",".join(messages) + b"]")
+        else:
+            bodies[name] = orjson.Fragment(stored or b"{}")
+    return bodies
 
 
 @router.get("/turns/{turn_id}")

@@ -39,6 +39,15 @@ async def top_up(context: Context) -> None:
     await _look(context, add)
 
 
+async def measure_queues(context: Context) -> None:
+    """See how fast turns leave the queues, for Retry-After; until cancelled."""
+
+    async def measure(queue: str) -> None:
+        context.retry_after.observe(queue, await context.store.queue_flow(queue))
+
+    await _look(context, measure)
+
+
 async def _look(context: Context, look: Callable[[str], Awaitable[None]]) -> None:
     while True:
         try:

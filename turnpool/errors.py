@@ -72,6 +72,7 @@ class QueueFullError(TurnpoolError):
 
     def __init__(self, queue: str) -> None:
         super().__init__(f"Queue {queue!r} is full; try again later.")
+        self.queue = queue
 
 
 class SessionFullError(TurnpoolError):
@@ -79,8 +80,9 @@ class SessionFullError(TurnpoolError):
 
     code = "session_full"
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, queue: str) -> None:
         super().__init__(f"Too many turns of session {session_id!r} wait; let some end first.")
+        self.queue = queue
 
 
 class IdempotencyMismatchError(TurnpoolError):

@@ -76,9 +76,14 @@ def is_restart(frame: bytes) -> bool:
     return frame.startswith(_RESTART_LINE, frame.index(b"\n") + 1)
 
 
+def json_of(frame: bytes) -> bytes:
+    """The event's data as JSON."""
+    return frame[frame.index(b"\ndata: ") + 7 :].rstrip(b"\n")
+
+
 def data_of(frame: bytes) -> dict[str, Any]:
     """The event's data."""
-    data: dict[str, Any] = orjson.loads(frame[frame.index(b"\ndata: ") + 7 :])
+    data: dict[str, Any] = orjson.loads(json_of(frame))
     return data
 
 

@@ -16,6 +16,11 @@ def unscoped(scoped_id: str) -> str:
     return scoped_id.partition(":")[2]
 
 
+def tenant_of(scoped_id: str) -> str:
+    """Return the tenant of a session or turn of the store."""
+    return scoped_id.partition(":")[0]
+
+
 def session_of(turn_id: str) -> str:
     """Return the id of a turn's session; scoped if the turn's is."""
     return turn_id.rpartition(".")[0]

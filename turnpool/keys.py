@@ -128,7 +128,7 @@ def tenants(p: str, queue: str) -> str:
 
 
 def service(p: str, queue: str) -> str:
-    """Hash: service each tenant has had (`t:<tenant>`) and the queue's virtual time `v`. Session TTL."""
+    """Hash: service of each tenant (`t:<tenant>`), virtual time `v`, turns that have `left`. Session TTL."""
     return f"{p}service:{queue}"
 
 

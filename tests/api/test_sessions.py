@@ -16,7 +16,7 @@ async def test_a_session_is_created_and_found_at_its_location(client: httpx.Asyn
     assert (created.status_code, created.headers["location"]) == (201, "/v1/sessions/s")
     got = await client.get(created.headers["location"])
     assert got.status_code == 200
-    assert got.json() == created.json() | {"messages": []}
+    assert got.json() == created.json() | {"messages": [], "next_cursor": None}
     assert got.json()["metadata"] == {"a": [1, "é"]}
     assert got.json()["active_turn"] is None
 

@@ -32,20 +32,25 @@ class Audit:
             await self._turn(turn, later=turns[place + 1 :])
         self._order(turns)
         if turns:
-            self._messages(turns, (await self._client.get(f"/v1/sessions/{session}"))["messages"])
+            path = f"/v1/sessions/{session}?limit=1000"
+            self._messages(turns, await self._pages(path, "messages"))
         return turns
 
     async def _turns(self, session: str) -> list[Turn]:
         """The session's turns, oldest first."""
-        path: str | None = f"/v1/sessions/{session}/turns?limit=100"
-        turns: list[Turn] = []
-        while path:
-            page = await self._client.get(path)
+        include = "&".join(f"include={name}" for name in ("input", "output", "params", "metadata"))
+        return (await self._pages(f"/v1/sessions/{session}/turns?limit=100&{include}", "turns"))[::-1]
+
+    async def _pages(self, path: str, name: str) -> list[dict[str, Any]]:
+        """The members of all pages of a list."""
+        members: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await self._client.get(f"{path}&cursor={cursor}" if cursor else path)
             # Every post of a session may have come to nothing: then there is none.
-            turns += page.get("turns", [])
+            members += page.get(name, [])
             cursor = page.get("next_cursor")
-            path = f"/v1/sessions/{session}/turns?limit=100&cursor={cursor}" if cursor else None
-        return turns[::-1]
+        return members
 
     def _posts(self, turns: list[Turn]) -> None:
         """Each accepted post made one turn; every turn is of a post."""

@@ -211,9 +211,12 @@ class Client:
 
     async def read_log(self, reading: Reading) -> None:
         """Read what comes after the last event at once, from the log as JSON."""
-        path = f"/v1/turns/{reading.turn_id}/events?follow=false&after={reading.last}"
-        for event in (await self.get(path))["events"]:
-            reading.take(event["seq"], event["type"], event)
+        cursor: str | None = str(reading.last)
+        while cursor is not None:
+            page = await self.get(f"/v1/turns/{reading.turn_id}/events?follow=false&after={cursor}")
+            for event in page["events"]:
+                reading.take(event["seq"], event["type"], event)
+            cursor = page["next_cursor"]
 
     async def get(self, path: str) -> Any:
         """The answer's body, once there is one."""

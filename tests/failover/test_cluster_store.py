@@ -83,7 +83,12 @@ async def test_a_session_keeps_its_order(store: Store, new_turn: MakeTurn) -> No
     assert (await store.cancel("a.3", "default")).state == "cancelled"
     await store.submit(new_turn("a", on_busy=OnBusy.INTERRUPT))
     assert await store.renew(worker_info(), [("default:a.2", 1)]) == {"default:a.2/1": "cancelled"}
-    assert [turn.id for turn in await store.turns("a", "default", 10, None)] == ["a.4", "a.3", "a.2", "a.1"]
+    assert [turn.record.id for turn in (await store.turns("a", "default", 10, None))[0]] == [
+        "a.4",
+        "a.3",
+        "a.2",
+        "a.1",
+    ]
     await store.delete_session("a", "default")
     with pytest.raises(SessionNotFoundError):
         await store.session("a", "default")

@@ -116,8 +116,8 @@ class Client:
         await self._request("POST", f"/v1/turns/{turn_id}/cancel")
 
     async def turns(self, session_id: str) -> dict[str, Any]:
-        """Return the turns of a session as the API lists them."""
-        return await self._get(f"/v1/sessions/{quote(session_id, safe='')}/turns")
+        """Return the newest turns of a session as the API lists them, with their outputs."""
+        return await self._get(f"/v1/sessions/{quote(session_id, safe='')}/turns?include=output")
 
     async def pool(self) -> dict[str, Any]:
         """Return what the pool does now."""

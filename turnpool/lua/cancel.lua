@@ -8,7 +8,7 @@ local turn = load_turn(a.id)
 if not turn then return {'turn_not_found'} end
 if turn.status == 'queued' then
   return {'cancelled', cancel(turn, {session = tonumber(a.session_ttl), log = tonumber(a.log_ttl)})}
-elseif turn.status == 'in_progress' then
+elseif not has_ended(turn) then
   redis.call('HSET', key_turn(a.id), 'cancel', 1)
   return {'cancelling'}
 end

@@ -31,11 +31,20 @@ local function to_list(fields)
   return flat
 end
 
--- The turn as a table of its fields, or nil.
+-- What a turn's record may lack if another release has written it.
+local DEFAULTS = {status = 'queued', attempt = '0', losses = '0', seq = '0', weight = '1', priority = '5', input = '',
+  agent = '', score = '0', created_at = tostring(now), queued_at = tostring(now), deadline_at = tostring(now + 600000)}
+
+-- The turn as a table of its fields, or nil. Fields that this release does not know stay in it.
 local function load_turn(id)
   local turn = to_table(redis.call('HGETALL', key_turn(id)))
-  if turn.id then return turn end
-  return nil
+  if not turn.id then return nil end
+  return setmetatable(turn, {__index = DEFAULTS})
+end
+
+-- Whether a turn has ended. One with a status of a newer release has not.
+local function has_ended(turn)
+  return turn.status == 'completed' or turn.status == 'failed' or turn.status == 'cancelled'
 end
 
 local function json(value) return cjson.encode(value) end
@@ -109,7 +118,12 @@ local function wait_in_line(turn)
 end
 
 local function leave_line(turn)
-  redis.call('ZREM', key_queued(turn.queue), turn.id)
+  if redis.call('ZREM', key_queued(turn.queue), turn.id) == 1 then
+    -- How fast this grows is when a full queue has room again.
+    local service = key_service(turn.queue)
+    local left = redis.call('HINCRBY', service, 'left', 1)
+    if left == 1 and redis.call('TTL', service) == -1 then redis.call('EXPIRE', service, 3600) end
+  end
   redis.call('ZREM', key_deadlines(turn.queue), turn.id)
 end
 
@@ -262,4 +276,24 @@ local function stop(turn, kept)
   if turn and turn.status == 'queued' then return cancel(turn, kept) end
   if turn then redis.call('HSET', key_turn(turn.id), 'cancel', 1) end
   return ''
+end
+
+-- Read values in chunks, until there are as many, or as many bytes, as a page may have: the first of any size, then those
+-- that fit. A chunk is as large as the values before it make likely to fit. read: gives the next values, from how many are
+-- read already and how many are wanted.
+local function read_page(limit, bytes, read)
+  local page, count, size = {}, 0, 0
+  local wanted = math.min(limit, 8)
+  while count < limit do
+    local chunk = read(count, wanted)
+    for i = 1, #chunk do
+      size = size + #chunk[i]
+      if count > 0 and size > bytes then return page end
+      count = count + 1
+      page[count] = chunk[i]
+    end
+    if #chunk < wanted then return page end
+    wanted = math.max(1, math.min(limit - count, 64, 4 * wanted, math.ceil((bytes - size) * count / size)))
+  end
+  return page
 end

@@ -19,7 +19,7 @@ local head = redis.call('HGET', line, 'head')
 
 local remembered = key_idempotency(a.session_id, a.idempotency_key)
 if a.idempotency_key ~= '' then
-  local digest, id = string.match(redis.call('GET', remembered) or '', '^(%S+) (%S+)$')
+  local digest, id = string.match(redis.call('GET', remembered) or '', '^(%S+) (%S+)')
   if id and redis.call('EXISTS', key_turn(id)) == 1 then
     if digest ~= a.body_digest then return {'idempotency_mismatch'} end
     return {'replayed', id}
