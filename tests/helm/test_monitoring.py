@@ -63,7 +63,7 @@ def test_rules_and_dashboard_are_the_shipped_files() -> None:
     manifests = render(over(URL, MONITORING))
     rules = pick(manifests, "PrometheusRule")["spec"]
     shipped = (CHART / "files" / "rules.yaml").read_text()
-    assert rules == yaml.safe_load(shipped.replace('pool=~".*"', 'pool="rel",namespace="agents"'))
+    assert rules == yaml.safe_load(shipped.replace('pool=~".*"', 'pool="agents.rel",namespace="agents"'))
     dashboard = pick(manifests, "ConfigMap", "-dashboard")
     assert json.loads(dashboard["data"]["turnpool.json"]) == json.loads(
         (CHART / "files" / "dashboard.json").read_text()
