@@ -10,7 +10,10 @@ from starlette.types import ASGIApp
 
 from api import chat, events, operations, sessions, turns
 from api.context import Context
-from api.middleware import RequestMiddleware
+from api.http.admission import Admission
+from api.http.bodies import Bodies
+from api.http.gate import Gate
+from api.http.requests import Requests
 from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
@@ -24,11 +27,12 @@ from turnpool.wakeups import WakeUps
 
 
 class Api(FastAPI):
-    """With `RequestMiddleware` around FastAPI's own: a stream's pieces pass through none of those."""
+    """With middleware of ours around FastAPI's own: a stream's pieces pass through none of those."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """All that a request passes through."""
-        return RequestMiddleware(super().build_middleware_stack(), self.state.settings.max_input_bytes)
+        """All that a request passes through, the outermost first."""
+        routes = super().build_middleware_stack()
+        return Requests(Admission(Bodies(Gate(routes), self.state.settings)))
 
 
 def create_app(settings: Settings) -> FastAPI:
