@@ -8,7 +8,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from api import chat, events, operations, sessions, turns
+from api import chat, docs, events, operations, sessions, turns
 from api.context import Context
 from api.http.admission import Admission
 from api.http.bodies import Bodies
@@ -42,11 +42,15 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Runs the turns of AI agents on a worker pool.",
         version=version("turnpool"),
         lifespan=_lifespan,
+        # Its pages load scripts from elsewhere; ours is api.docs.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.add_middleware(QuickPosts)
     add_handlers(app)
-    for module in (turns, events, sessions, chat, operations):
+    for module in (turns, events, sessions, chat, operations, docs):
         app.include_router(module.router)
     return app
 
