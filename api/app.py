@@ -8,10 +8,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from api import chat, events, operations, sessions, turns
+from api import chat, docs, events, operations, sessions, turns
 from api.context import Context
+from api.http.admission import Admission
+from api.http.bodies import Bodies
+from api.http.gate import Gate
+from api.http.requests import Requests
 from api.local import LocalOnly
-from api.middleware import RequestMiddleware
 from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
@@ -29,11 +32,12 @@ log = get_logger(__name__)
 
 
 class Api(FastAPI):
-    """With `RequestMiddleware` around FastAPI's own: a stream's pieces pass through none of those."""
+    """With middleware of ours around FastAPI's own: a stream's pieces pass through none of those."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """All that a request passes through."""
-        return RequestMiddleware(super().build_middleware_stack(), self.state.settings.max_input_bytes)
+        """All that a request passes through, the outermost first."""
+        routes = super().build_middleware_stack()
+        return Requests(Admission(Bodies(Gate(routes), self.state.settings)))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -43,13 +47,17 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Runs the turns of AI agents on a worker pool.",
         version=version("turnpool"),
         lifespan=_lifespan,
+        # Its pages load scripts from elsewhere; ours is api.docs.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.add_middleware(QuickPosts)
     if not settings.tenant_keys:
         app.add_middleware(LocalOnly, names=settings.allowed_host_names, is_open=settings.open)
     add_handlers(app)
-    for module in (turns, events, sessions, chat, operations):
+    for module in (turns, events, sessions, chat, operations, docs):
         app.include_router(module.router)
     return app
 

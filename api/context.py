@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import UnauthorizedError
+from api.http.state import state_of
 from api.relay import Relay
 from api.retry_after import RetryAfter
 from api.waits import Waits
@@ -54,10 +55,13 @@ _bearer = HTTPBearer(auto_error=False, description="A tenant's key; none where T
 
 
 async def tenant_of(
-    context: CurrentContext, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
-    """The caller's tenant. Raises UnauthorizedError."""
-    return tenant_by(context, credentials.credentials if credentials else "")
+    """The caller's tenant, whose key was checked before the body was read. Raises UnauthorizedError."""
+    tenant = state_of(request.scope).tenant
+    if tenant is None:
+        raise UnauthorizedError
+    return tenant
 
 
 def tenant_by(context: Context, given: str) -> str:

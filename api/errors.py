@@ -101,3 +101,41 @@ class TurnCancelledError(TurnpoolError):
     def __init__(self, turn_id: str) -> None:
         super().__init__(f"Turn {turn_id} was cancelled.")
         self.turn_id = turn_id
+
+
+class UnsupportedEncodingError(TurnpoolError):
+    """The request body is compressed."""
+
+    code = "unsupported_encoding"
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as it is, without Content-Encoding.")
+
+
+class BodyTimeoutError(TurnpoolError):
+    """The request body took too long."""
+
+    code = "request_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("The body took too long to arrive; send it again (limit: TURNPOOL_BODY_SECONDS).")
+
+
+class OverloadedError(TurnpoolError):
+    """There is no memory for another large body."""
+
+    code = "overloaded"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Too many large requests at once; try again soon (limit: TURNPOOL_MAX_BODIES_BYTES)."
+        )
+
+
+class MethodNotImplementedError(TurnpoolError):
+    """No route has this method."""
+
+    code = "method_not_implemented"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"There is no method {method} here.")

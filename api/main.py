@@ -10,12 +10,12 @@ from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app, finish_waits, stop_streams
-from api.back_pressure import bound_buffers
-from api.corked import Corked
-from api.listener import Listener, listen
+from api.http.connections import Connections, Slot
+from api.http.listener import Listener, listen
+from api.http.protocol import Protocol
+from api.tasks import end
 from turnpool import tracing
 from turnpool.collector import spare_the_collector
 from turnpool.durability import check
@@ -32,15 +32,6 @@ GRACE_SECONDS = 10
 BACKLOG = 4096
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, with fewer writes."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As the class's own, with bounded buffers."""
-        bound_buffers(transport)
-        super().connection_made(cast("asyncio.Transport", Corked(transport)))
-
-
 class Server(uvicorn.Server):
     """On a signal the streams say good-bye, so that their clients go on elsewhere."""
 
@@ -49,12 +40,15 @@ class Server(uvicorn.Server):
         assert sockets  # noqa: S101 - from main
         # It is not to listen itself: see Listener.
         await super().startup([])
-        self.servers = [cast("asyncio.Server", Listener(self._protocol, sockets))]
+        assert isinstance(self.config.app, FastAPI)  # noqa: S101 - from main
+        self._connections = Connections(self.config.app.state.settings)
+        self._watch = asyncio.create_task(self._connections.watch(), name="connections")
+        self.servers = [cast("asyncio.Server", Listener(self._protocol, sockets, self._connections))]
         host, port = sockets[0].getsockname()[:2]
         log.info("api_listens", host=host, port=port)
 
-    def _protocol(self) -> asyncio.Protocol:
-        return Protocol(self.config, self.server_state, self.lifespan.state)
+    def _protocol(self, slot: Slot) -> asyncio.Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state, self._connections, slot)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not ready any more, no new streams, the open ones end."""
@@ -73,6 +67,7 @@ class Server(uvicorn.Server):
         if isinstance(app, FastAPI):
             await finish_waits(app)
         await super().shutdown(sockets)
+        await end([self._watch])
 
 
 def main() -> None:
@@ -114,6 +109,7 @@ def _config(settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=settings.keep_alive_seconds,
         # Who calls from loopback must not be able to name another address (POST /drain).
         proxy_headers=False,
     )

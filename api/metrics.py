@@ -10,6 +10,13 @@ LATENCY = Histogram(
     "turnpool_http_response_start_seconds", "From request to first byte of answer.", ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
 )  # fmt: skip
+CONNECTIONS = Gauge("turnpool_http_connections", "Open client connections.")
+REFUSED_CONNECTIONS = Counter(
+    "turnpool_http_connections_refused", "Connections over a limit: of all, or of one address.", ["limit"]
+)
+REFUSED_REQUESTS = Counter(
+    "turnpool_http_requests_refused", "Requests refused before they reached a route, by reason.", ["code"]
+)
 STREAMS = Gauge("turnpool_streams", "Open event streams.")
 OPENS = Counter(
     "turnpool_stream_opens", "Streams opened, from the first event or resumed after another.", ["start"]

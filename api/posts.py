@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.routing import APIRoute
-from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import turns
-from api.context import Context, tenant_by
-from api.middleware import BODY
+from api.context import Context, tenant_of
+from api.http.state import state_of
 from api.problems import answer_to
 from api.schemas import SESSION_ID, TurnRequest
 
@@ -28,11 +27,10 @@ _ROUTE = next(
 
 
 class Post(NamedTuple):
-    """What is read of a post; `key` is the tenant's."""
+    """What is read of a post."""
 
     session_id: str
     body: TurnRequest
-    key: str
 
 
 class QuickPosts:
@@ -54,7 +52,7 @@ class QuickPosts:
         try:
             answer = await turns.post_turn(
                 context=context,
-                tenant=tenant_by(context, post.key),
+                tenant=await tenant_of(request, None),
                 request=request,
                 session_id=post.session_id,
                 body=post.body,
@@ -72,12 +70,11 @@ def _read(scope: Scope) -> Post | None:
     path = _ROUTE.path_regex.match(scope["path"])
     if not path or not _SESSION_ID.fullmatch(path["session_id"]) or scope.get("root_path"):
         return None
-    headers = Request(scope).headers
-    scheme, key = get_authorization_scheme_param(headers.get("authorization"))
-    if headers.get("content-type") != "application/json" or scheme.lower() not in {"", "bearer"}:
+    state = state_of(scope)
+    if state.headers.get("content-type") != "application/json":
         return None
     try:
-        body = TurnRequest.model_validate_json(scope[BODY])
+        body = TurnRequest.model_validate_json(state.body)
     except ValidationError:
         return None
-    return Post(path["session_id"], body, key)
+    return Post(path["session_id"], body)

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from api.errors import InputTooLargeError, UnauthorizedError
+from api.errors import InputTooLargeError, UnauthorizedError, UnsupportedEncodingError
 from api.retry_after import shortly
 from turnpool.errors import TurnpoolError
 from turnpool.logs import get_logger
@@ -29,6 +29,8 @@ STATUS = {
     "log_expired": 410,
     "input_too_large": 413,
     "bad_cursor": 400,
+    "request_timeout": 408,
+    "unsupported_encoding": 415,
     "unknown_agent": 422,
     "idempotency_mismatch": 422,
     "idempotency_key_too_long": 422,
@@ -38,11 +40,20 @@ STATUS = {
     "turn_failed": 502,
     "turn_unfinished": 503,
     "draining": 503,
+    "overloaded": 503,
+    "method_not_implemented": 501,
     "redis_away": 503,
     "not_durable": 503,
 }
 # Answers that another try may change.
 TRY_AGAIN = {429, 503}
+# Headers that go with a code.
+HEADERS = {
+    UnauthorizedError.code: {"WWW-Authenticate": "Bearer"},
+    UnsupportedEncodingError.code: {"Accept-Encoding": "identity"},
+}
+# Characters of a name that the client chose, in an error.
+MAX_NAME = 200
 
 
 def problem(
@@ -62,8 +73,7 @@ def problem(
         **more,
     }
     headers = {"Retry-After": str(retry_after or shortly())} if status in TRY_AGAIN else {}
-    if code == UnauthorizedError.code:
-        headers["WWW-Authenticate"] = "Bearer"
+    headers |= HEADERS.get(code, {})
     return Response(orjson.dumps(body), status, headers, media_type="application/problem+json")
 
 
@@ -89,6 +99,11 @@ async def answer_to(request: Request, error: Exception) -> Response:
 
 async def _turnpool(request: Request, error: Exception) -> Response:
     assert isinstance(error, TurnpoolError)  # noqa: S101 - registered for this class only
+    return answer_to_error(request, error)
+
+
+def answer_to_error(request: Request, error: TurnpoolError) -> Response:
+    """The problem document of an error of ours."""
     more = {"turn_id": error.turn_id} if hasattr(error, "turn_id") else {}
     status = STATUS.get(error.code, 500)
     if status in TRY_AGAIN:
@@ -109,13 +124,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if first["type"] == "json_invalid":
         reason = (first.get("ctx") or {}).get("error", "")
         return problem(request, 400, "bad_json", f"The body is not JSON: {reason}.")
-    errors = [{"at": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()[:20]]
+    errors = [
+        {"at": ".".join(map(str, e["loc"]))[:MAX_NAME], "message": e["msg"]} for e in error.errors()[:20]
+    ]
     detail = f"{errors[0]['at']}: {errors[0]['message']}"
     return problem(request, 422, "invalid_request", detail, errors=errors)
 
 
 def _is_json(request: Request) -> bool:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 

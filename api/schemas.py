@@ -1,7 +1,8 @@
 """What the API takes and gives, checked by pydantic."""
 
 import json
-from typing import Annotated, Any, Literal, Self
+from itertools import islice
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import orjson
 from fastapi import Response
@@ -13,8 +14,10 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationError,
     model_validator,
 )
+from pydantic_core import InitErrorDetails
 
 from turnpool.agent import Message
 from turnpool.models import OnBusy, QueueState, SessionRecord, TurnRecord, WorkerInfo
@@ -25,6 +28,12 @@ SessionId = Annotated[str, StringConstraints(pattern=SESSION_ID)]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}\.[1-9][0-9]{0,14}$")]
 
 
+T = TypeVar("T")
+
+# Messages of one input.
+MAX_MESSAGES = 10_000
+# Unknown fields that an error names.
+MAX_ERRORS = 20
 # Members of a stored message that turnpool adds.
 OURS = {"turn_id", "status"}
 
@@ -44,32 +53,60 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
+# Checks stop at the first wrong item: a body of a megabyte can have 300,000 of them, and to make an error of
+# each would take seconds.
+Items = Annotated[list[T], Field(fail_fast=True)]
+
+
+class Body(BaseModel):
+    """A request body: a field that is not known is an error.
+
+    pydantic's own `extra="forbid"` makes an error of each of them, however many there are.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="after")
+    def _forbid_extra(self) -> Self:
+        if self.model_extra:
+            errors = [
+                InitErrorDetails(type="extra_forbidden", loc=(name,), input=None)
+                for name in islice(self.model_extra, MAX_ERRORS)
+            ]
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
+
 class InputMessage(BaseModel):
     """A message of the input, in OpenAI's chat format; more members are passed on."""
 
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Items[dict[str, Any]] | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _storable(self.model_dump())
-        return self
+
+def _all_storable(messages: list[InputMessage]) -> list[InputMessage]:
+    # All at once: one by one, 60,000 small messages would take half a second.
+    _storable({"messages": [message.model_dump() for message in messages]})
+    return messages
 
 
 # The choice by type makes an error name the message that is wrong, not that it is no text.
 Input = Annotated[
     Annotated[str, Field(min_length=1), Tag("text")]
-    | Annotated[list[InputMessage], Field(min_length=1), Tag("messages")],
+    | Annotated[
+        Items[InputMessage],
+        Field(min_length=1, max_length=MAX_MESSAGES),
+        AfterValidator(_all_storable),
+        Tag("messages"),
+    ],
     Discriminator(lambda value: "text" if isinstance(value, str) else "messages"),
 ]
 
 
-class TurnRequest(BaseModel):
+class TurnRequest(Body):
     """A turn to post."""
-
-    model_config = ConfigDict(extra="forbid")
 
     input: Input
     agent: str | None = None
@@ -87,19 +124,15 @@ class TurnRequest(BaseModel):
         return [message.model_dump(exclude_unset=True, exclude=OURS) for message in self.input]
 
 
-class SessionRequest(BaseModel):
+class SessionRequest(Body):
     """A session to create; an id is made up if there is none."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: SessionId | None = None
     metadata: JsonObject = {}
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(Body):
     """A message of POST /chat."""
-
-    model_config = ConfigDict(extra="forbid")
 
     message: Annotated[str, Field(min_length=1)]
 

@@ -11,9 +11,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api import metrics
+from api.http.state import state_of
 
-# Where in an ASGI scope a route leaves its stream.
-STREAMS = "turnpool.streams"
 # Bytes of a piece that its client has to take before there is another. Tokens are smaller: for them the
 # wait would be one more call each.
 LARGE = 4096
@@ -28,8 +27,7 @@ class FrameResponse(Response):
     Frames need no encoding, pings are the stream's own, since it knows when it is silent, and
     `Relay.close` ends the streams on SIGTERM. What is left to watch for is the client's end.
 
-    It is sent by `RequestMiddleware` once FastAPI is done with the request: what FastAPI and Starlette
-    hold of one would otherwise be held as long as the stream, and each piece would pass through all of it.
+    It is sent by `api.http.requests`, once FastAPI is done with the request.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class FrameResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave the stream to the middleware."""
         del receive, send
-        scope[STREAMS].append(self)
+        state_of(scope).streams.append(self)
 
     async def send_all(self, receive: Receive, send: Send) -> None:
         """Send the answer, its start with the first frames, until they end or the client goes."""
@@ -75,6 +73,14 @@ class FrameResponse(Response):
                 watch.cancel()
         if not connected.cancelled_caught:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def send_head(self, send: Send) -> None:
+        """Send the answer to HEAD: its start alone."""
+        async with aclosing(self._frames):
+            # Only a generator that has begun gives its subscription back.
+            await anext(self._frames, None)
+        await send(self._start())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _start(self) -> Message:
         return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -133,6 +133,21 @@ class Settings(BaseSettings):
     max_queued: int = Field(10_000, ge=1, description="Turns that may wait in a queue.")
     max_session_queued: int = Field(100, ge=1, description="Turns that may wait in a session.")
     max_input_bytes: int = Field(1_000_000, ge=1, description="Largest request body.")
+    max_bodies_bytes: int = Field(
+        32_000_000, ge=1, description="Request bodies over 16 KB held at once; further ones wait."
+    )
+    max_connections: int = Field(10_000, ge=1, description="Client connections of an API process.")
+    max_connections_per_address: int = Field(
+        5_000, ge=1, description="Those from one address; a proxy in front is one address."
+    )
+    max_header_bytes: int = Field(32_768, ge=1024, description="Longest request head.")
+    max_headers: int = Field(100, ge=10, description="Most headers of a request.")
+    header_seconds: float = Field(20, gt=0, description="Time a client gets to send a request's head.")
+    body_seconds: float = Field(60, gt=0, description="Time it gets to send the body.")
+    write_seconds: float = Field(60, gt=0, description="Time it may stop reading an answer or a stream.")
+    keep_alive_seconds: int = Field(
+        130, ge=1, description="Time an idle connection is kept; longer than proxies in front keep theirs."
+    )
     flush_ms: float = Field(25, ge=1, le=1000, description="Tokens of so long go out as one event.")
     drain_seconds: float = Field(110, ge=0, description="Time running turns get to end after SIGTERM.")
     api_drain_seconds: float = Field(

@@ -1,9 +1,11 @@
 """HTTP on a bare socket: the chunks of an answer as they were written."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 
 class Raw:
@@ -38,5 +40,66 @@ async def get(port: int, path: str, buffer: int = 0) -> AsyncIterator[Raw]:
         while (await reader.readline()).strip():
             pass
         yield Raw(reader)
+    finally:
+        writer.close()
+
+
+class Answer(NamedTuple):
+    """Of one request; names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """Of a problem document."""
+        return str(json.loads(self.body)["code"])
+
+
+class Connection:
+    """An open connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        """Send it now."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def end(self) -> None:
+        """Send no more, but read on."""
+        self._writer.write_eof()
+
+    async def answer(self, seconds: float = 10) -> Answer:
+        """The next answer whose length is told."""
+        async with asyncio.timeout(seconds):
+            status = int((await self._reader.readline()).split()[1])
+            headers = {}
+            while line := (await self._reader.readline()).strip():
+                name, _, value = line.decode("latin-1").partition(": ")
+                headers[name.lower()] = value
+            return Answer(
+                status, headers, await self._reader.readexactly(int(headers.get("content-length", "0")))
+            )
+
+    async def is_closed(self, seconds: float = 10) -> bool:
+        """Whether the server ends it within the time, without another byte."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._reader.read(1) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+
+@asynccontextmanager
+async def connect(port: int) -> AsyncIterator[Connection]:
+    """A connection, on which nothing has been sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Connection(reader, writer)
     finally:
         writer.close()

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from api.app import stop_streams
 from api.context import Context
-from api.listener import listen
+from api.http.listener import listen
 from api.main import BACKLOG, Server, _config
 from turnpool.settings import Settings
 

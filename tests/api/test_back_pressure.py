@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.back_pressure import HIGH_WATER, UNSENT, bound_buffers
-from api.corked import MAX_CORKED, Corked
+from api.http.back_pressure import HIGH_WATER, UNSENT, bound_buffers
+from api.http.transport import MAX_CORKED, Corked
 from api.sse import LARGE, FrameResponse
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from api import middleware
-from api.middleware import RequestMiddleware
+from api.http import gate
+from api.http.gate import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -24,8 +24,8 @@ async def body() -> dict[str, Any]:
 
 async def test_clients_that_do_not_read_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many they are; nobody needs a key for that."""
-    monkeypatch.setattr(middleware, "SUBMITS_AT_ONCE", 2)
-    served = RequestMiddleware(refuses, 100)
+    monkeypatch.setattr(gate, "SUBMITS_AT_ONCE", 2)
+    served = Gate(refuses)
     answered = asyncio.Event()
 
     async def stuck(_: Any) -> None:
@@ -48,7 +48,7 @@ async def test_clients_that_do_not_read_hold_no_place(monkeypatch: pytest.Monkey
 
 async def test_posts_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many are between their body and their answer."""
-    monkeypatch.setattr(middleware, "SUBMITS_AT_ONCE", 2)
+    monkeypatch.setattr(gate, "SUBMITS_AT_ONCE", 2)
     inside = 0
     go = asyncio.Event()
 
@@ -62,7 +62,7 @@ async def test_posts_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     async def reads(_: Any) -> None:
         assert inside <= 2
 
-    served = RequestMiddleware(slow, 100)
+    served = Gate(slow)
     scope = {"type": "http", "method": "POST", "path": "/v1/sessions/s/turns", "headers": []}
     posts = [asyncio.create_task(served(dict(scope), body, reads)) for _ in range(5)]
     for _ in range(10):

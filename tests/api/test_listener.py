@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from api.corked import Corked
-from api.listener import PAUSE, Listener, listen
+from api.http.connections import Connections
+from api.http.listener import PAUSE, Listener, listen
+from api.http.transport import Corked
 from tests.acceptance.processes import Process
 from tests.conftest import wait_until
 from turnpool.errors import SettingsError
+from turnpool.settings import Settings
 
 
 class Kept(asyncio.Protocol):
@@ -32,7 +34,7 @@ def test_a_burst_is_accepted_in_few_turns_of_the_loop() -> None:
     async def turns(connections: int) -> int:
         came: list[asyncio.BaseTransport] = []
         sockets = listen("127.0.0.1", 0, connections)
-        listener = Listener(lambda: Kept(came), sockets)
+        listener = Listener(lambda _: Kept(came), sockets, Connections(Settings()))
         clients = [socket.create_connection(sockets[0].getsockname()) for _ in range(connections)]
         count = 0
         while len(came) < connections:
@@ -54,7 +56,7 @@ def test_when_the_system_refuses_it_accepts_later(monkeypatch: pytest.MonkeyPatc
     async def run() -> None:
         came: list[asyncio.BaseTransport] = []
         sockets = listen("127.0.0.1", 0, 10)
-        monkeypatch.setattr("api.listener.PAUSE", PAUSE / 10)
+        monkeypatch.setattr("api.http.listener.PAUSE", PAUSE / 10)
         refusals = 0
 
         class Poor(socket.socket):
@@ -66,7 +68,7 @@ def test_when_the_system_refuses_it_accepts_later(monkeypatch: pytest.MonkeyPatc
                 return super().accept()
 
         poor = Poor(fileno=sockets[0].detach())
-        listener = Listener(lambda: Kept(came), [poor])
+        listener = Listener(lambda _: Kept(came), [poor], Connections(Settings()))
         with socket.create_connection(poor.getsockname()):
 
             async def has_come() -> bool:
@@ -104,11 +106,11 @@ def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pytest.Mon
     here = (socket.AF_INET, ("127.0.0.1", 0))
     # Of documentation, so nobody's: RFC 5737.
     absent = (socket.AF_INET, ("192.0.2.1", 0))
-    monkeypatch.setattr("api.listener._addresses", lambda *_: [absent, here])
+    monkeypatch.setattr("api.http.listener._addresses", lambda *_: [absent, here])
     (listening,) = listen("both", 0, 1)
     assert listening.getsockname()[0] == "127.0.0.1"
     listening.close()
-    monkeypatch.setattr("api.listener._addresses", lambda *_: [absent])
+    monkeypatch.setattr("api.http.listener._addresses", lambda *_: [absent])
     with pytest.raises(SettingsError, match="cannot listen on absent"):
         listen("absent", 0, 1)
 
@@ -118,7 +120,7 @@ def test_a_connection_that_comes_as_it_closes_is_closed() -> None:
 
     async def run() -> bytes:
         sockets = listen("127.0.0.1", 0, 10)
-        listener = Listener(lambda: Kept([]), sockets)
+        listener = Listener(lambda _: Kept([]), sockets, Connections(Settings()))
         reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
         # ASYNC110: no event tells of it.
         while not listener._connecting:  # noqa: ASYNC110

@@ -3,8 +3,10 @@
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.middleware import BODY, RequestMiddleware
-from api.sse import STREAMS
+from api.http.bodies import Bodies
+from api.http.requests import Requests
+from api.http.state import state_of
+from turnpool.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +21,7 @@ class Stream:
     async def send_all(self, receive: Receive, send: Send) -> None:
         """Look."""
         del receive, send
-        self.held += [value for value in self._scope.values() if isinstance(value, bytes)]
+        self.held.append(state_of(self._scope).body)
 
 
 async def test_the_body_of_a_post_is_not_kept_with_its_stream() -> None:
@@ -29,9 +31,9 @@ async def test_the_body_of_a_post_is_not_kept_with_its_stream() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         del receive, send
-        seen.append(scope[BODY])
+        seen.append(state_of(scope).body)
         streams.append(Stream(scope))
-        scope[STREAMS].extend(streams)
+        state_of(scope).streams.extend(streams)  # type: ignore[arg-type]
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"a body", "more_body": False}
@@ -39,10 +41,11 @@ async def test_the_body_of_a_post_is_not_kept_with_its_stream() -> None:
     async def send(message: Message) -> None:
         del message
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/sessions/s/turns", "headers": []}
-    await RequestMiddleware(app, max_body=100)(scope, receive, send)
+    headers = [(b"content-length", b"6")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/sessions/s/turns", "headers": headers}
+    await Requests(Bodies(app, Settings()))(scope, receive, send)
     assert seen == [b"a body"]
-    assert [stream.held for stream in streams] == [[]]
+    assert [stream.held for stream in streams] == [[b""]]
 
 
 async def test_a_stream_that_breaks_is_told_with_its_request(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +58,7 @@ async def test_a_stream_that_breaks_is_told_with_its_request(capsys: pytest.Capt
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         del receive, send
-        scope[STREAMS].append(Broken(scope))
+        state_of(scope).streams.append(Broken(scope))  # type: ignore[arg-type]
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -65,7 +68,7 @@ async def test_a_stream_that_breaks_is_told_with_its_request(capsys: pytest.Capt
 
     scope = {"type": "http", "method": "GET", "path": "/v1/s", "headers": [(b"x-request-id", b"mine")]}
     with pytest.raises(RuntimeError):
-        await RequestMiddleware(app, max_body=100)(scope, receive, send)
+        await Requests(app)(scope, receive, send)
     said = capsys.readouterr()
     assert "request_failed" in said.out + said.err
     assert "mine" in said.out + said.err

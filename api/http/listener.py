@@ -10,8 +10,11 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from api.http.connections import Connections, Slot
+from api.http.refusals import TOO_MANY_CONNECTIONS
 from turnpool.errors import SettingsError
 from turnpool.logs import get_logger
 
@@ -30,9 +33,15 @@ ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 class Listener:
     """An asyncio server, as far as uvicorn needs one. Belongs to the loop it is made on."""
 
-    def __init__(self, protocol: Callable[[], asyncio.Protocol], sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        protocol: Callable[[Slot], asyncio.Protocol],
+        sockets: list[socket.socket],
+        connections: Connections,
+    ) -> None:
         self.sockets = sockets
         self._protocol = protocol
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[tuple[asyncio.BaseTransport, object]]] = set()
         self._closed = False
@@ -54,9 +63,13 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         try:
             for _ in range(MOST_ACCEPTED):
-                connection, _ = listening.accept()
+                connection, address = listening.accept()
                 connection.settimeout(0)
-                self._connect(connection)
+                slot = self._connections.admit(address[0])
+                if slot:
+                    self._connect(connection, slot)
+                else:
+                    _refuse(connection)
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             pass  # there are no more, or this one has gone
         except OSError as error:
@@ -66,19 +79,28 @@ class Listener:
                 self._loop.call_later(PAUSE, self._accept_again, listening)
             log.warning("cannot_accept", error=str(error))
 
-    def _connect(self, connection: socket.socket) -> None:
-        task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
+    def _connect(self, connection: socket.socket, slot: Slot) -> None:
+        protocol = partial(self._protocol, slot)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(protocol, connection))
         self._connecting.add(task)
-        task.add_done_callback(self._connected)
+        task.add_done_callback(partial(self._connected, slot))
 
-    def _connected(self, task: "asyncio.Task[tuple[asyncio.BaseTransport, object]]") -> None:
+    def _connected(self, slot: Slot, task: "asyncio.Task[tuple[asyncio.BaseTransport, object]]") -> None:
         self._connecting.discard(task)
+        if task.cancelled() or task.exception():
+            slot.release()
         if self._closed and not task.cancelled() and not task.exception():
             task.result()[0].close()
 
     def _accept_again(self, listening: socket.socket) -> None:
         if not self._closed:
             self._loop.add_reader(listening, self._accept, listening)
+
+
+def _refuse(connection: socket.socket) -> None:
+    """Say why and close, without a protocol: refusing must cost less than serving."""
+    with connection, contextlib.suppress(OSError):
+        connection.send(TOO_MANY_CONNECTIONS.response())
 
 
 def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
