@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from turnpool.errors import SettingsError, UnknownAgentError
-from turnpool.redis import check_url, is_cluster, with_password
+from turnpool.urls import Kind, RedisUrl, parse_url
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
@@ -50,7 +50,12 @@ def _http_key(value: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
-RedisUrl = Annotated[str, AfterValidator(check_url)]
+def _redis_url(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+RedisUrlText = Annotated[str, AfterValidator(_redis_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 HttpKey = Annotated[SecretStr, AfterValidator(_http_key)]
 
@@ -77,14 +82,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TURNPOOL_", frozen=True, extra="ignore")
 
     # No URL in a repr: it may hold a password.
-    redis_url: RedisUrl = Field(
+    redis_url: RedisUrlText = Field(
         "redis://127.0.0.1:6379/0", repr=False, description="The store: sessions, turns, events."
     )
-    broker_url: RedisUrl | None = Field(
+    broker_url: RedisUrlText | None = Field(
         None, repr=False, description="Celery's broker; the store's server by default."
     )
     redis_password: SecretStr = Field(SecretStr(""), description="Its password, if the URL has none.")
     broker_password: SecretStr = Field(SecretStr(""), description="The broker's, if BROKER_URL has none.")
+    sentinel_password: SecretStr = Field(SecretStr(""), description="The Sentinels', if the URL has none.")
     secrets_dir: str = Field(
         "", description="Folder whose files `turnpool_<setting>` give settings that the environment does not."
     )
@@ -147,7 +153,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _ = self.agent_specs, self.queue_names, self.tenant_keys
-        if is_cluster(self.broker):
+        if self.broker.kind is Kind.CLUSTER:
             msg = "BROKER_URL: Celery cannot use a cluster; name a standalone server or Sentinels"
             raise ValueError(msg)
         return self
@@ -214,17 +220,21 @@ class Settings(BaseSettings):
             keys[key] = tenant
         return keys
 
-    @property
-    def store(self) -> str:
-        """URL of the store, password included."""
-        return with_password(self.redis_url, self.redis_password.get_secret_value())
+    @cached_property
+    def store(self) -> RedisUrl:
+        """Where the store is, passwords included."""
+        return self._with_passwords(self.redis_url, self.redis_password)
 
-    @property
-    def broker(self) -> str:
-        """URL of Celery's broker, password included."""
+    @cached_property
+    def broker(self) -> RedisUrl:
+        """Where Celery's broker is, passwords included."""
         if self.broker_url is None:
             return self.store
-        return with_password(self.broker_url, self.broker_password.get_secret_value())
+        return self._with_passwords(self.broker_url, self.broker_password)
+
+    def _with_passwords(self, url: str, password: SecretStr) -> RedisUrl:
+        sentinel_password = self.sentinel_password.get_secret_value()
+        return parse_url(url).with_passwords(password.get_secret_value(), sentinel_password)
 
     @cached_property
     def is_one_server(self) -> bool:

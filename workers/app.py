@@ -5,15 +5,13 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Queue
 
-from turnpool.redis import broker
 from turnpool.settings import DEFAULT_QUEUE, Settings
 from turnpool.wakeups import TASK_NAME
-from workers.transport import register
+from workers.transport import broker_conf
 
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
-    register()
     app = Celery("turnpool", events="workers.consumer:Events", set_as_current=False)
     app.conf.update(_config(settings))
     app.task(_wake_up, name=TASK_NAME)
@@ -21,17 +19,13 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _config(settings: Settings) -> dict[str, Any]:
-    url, options = broker(settings.broker)
-    # Seconds: a broker that is away is noticed, and never blocks for long.
-    timeouts = {"socket_connect_timeout": 2, "socket_timeout": 10, "socket_keepalive": True}
     # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
     queues = [
         Queue(name, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call]
         for name in settings.queue_names
     ]
     return {
-        "broker_url": url,
-        "broker_transport_options": options | timeouts | {"slots": settings.concurrency},
+        **broker_conf(settings.broker, settings.concurrency),
         # A worker outlives any time without its broker.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
