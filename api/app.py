@@ -14,6 +14,7 @@ from api.middleware import RequestMiddleware
 from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
+from api.rights import Rights
 from api.tasks import end
 from api.upkeep import expire_turns, top_up
 from turnpool.metrics import watch
@@ -52,8 +53,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     store = Store.connect(settings)
     relay = Relay(store)
-    wakeups = WakeUps(connect(settings.broker))
-    app.state.context = Context(settings, store, relay, wakeups)
+    broker = connect(settings.broker)
+    wakeups = WakeUps(broker)
+    rights = Rights(settings, store.nodes, broker)
+    app.state.context = Context(settings, store, relay, wakeups, rights)
     tasks = [
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),

@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import UnauthorizedError
 from api.relay import Relay
+from api.rights import Rights
 from turnpool.settings import DEFAULT_TENANT, Settings
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
@@ -25,6 +26,7 @@ class Context:
     store: Store
     relay: Relay
     wakeups: WakeUps
+    rights: Rights
     draining: bool = False
 
     def drain(self) -> None:

@@ -16,10 +16,11 @@ from api.app import create_app, stop_streams
 from api.corked import Corked
 from api.listener import Listener, listen
 from turnpool import tracing
+from turnpool.access import Role
 from turnpool.collector import spare_the_collector
-from turnpool.durability import check
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings, told
+from turnpool.startup import check
 
 log = get_logger(__name__)
 
@@ -78,7 +79,7 @@ def main() -> None:
         with told():
             tracing.setup("turnpool-api")
     with told():
-        asyncio.run(check(settings))
+        asyncio.run(check(settings, Role.API))
         sockets = listen(settings.host, settings.port, BACKLOG)
     server = Server(_config(settings))
     spare_the_collector()

@@ -48,7 +48,7 @@ async def healthz() -> str:
 
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(context: CurrentContext, request: Request) -> Response:
-    """The process takes turns: Redis answers, and it does not drain."""
+    """The process takes turns: Redis answers and refuses nothing, and it does not drain."""
     if context.draining:
         return problem(request, 503, "draining", "This process is draining.")
     try:
@@ -58,6 +58,8 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
         reachable = False
     if not reachable:
         return problem(request, 503, "redis_away", "Redis does not answer.")
+    if refusal := await context.rights.find_refusal():
+        return problem(request, 503, "redis_refuses", f"Redis refuses: {refusal}.")
     return PlainTextResponse("ok\n")
 
 

