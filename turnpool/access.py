@@ -123,12 +123,16 @@ async def find_refusal(redis: Redis, commands: Sequence[tuple[str, ...]]) -> Ref
     connection = await pool.get_connection()
     try:
         # Alone: if it is refused, the others would be carried out.
-        if refused := await _ask(connection, [("MULTI",)]):
-            return refused
-        return await _ask(connection, [*commands, ("DISCARD",)])
+        refused = await _ask(connection, [("MULTI",)])
+        refused = refused or await _ask(connection, [*commands, ("DISCARD",)])
+        if refused:
+            # It may be in a transaction still.
+            await connection.disconnect(nowait=True)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
+    else:
+        return refused
     finally:
         await pool.release(connection)
 

@@ -13,6 +13,7 @@ import turnpool
 from tests.turnpool.scripts.kit import MakeTurn, completed, take
 from turnpool.access import CLUSTER, STORE, SUBSCRIBER, Role, acl
 from turnpool.errors import SettingsError
+from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.startup import check
 from turnpool.store import Store
@@ -71,6 +72,7 @@ MISSING = [
     (Role.API, ["resetkeys", "~turns"], "may not 'DEL turnpool:{0}:probe'"),
     (Role.API, ["resetkeys", "~turnpool:*"], "may not 'LLEN turns'"),
     (Role.API, ["-multi"], "may not 'MULTI'"),
+    (Role.API, ["-discard"], "may not 'DISCARD'"),
     (Role.API, ["-select"], "the server refuses (User turnpool has no permissions to run the 'select'"),
     (Role.WORKER, ["-blmpop"], "may not 'BLMPOP 1 1 turns RIGHT'"),
     (Role.WORKER, ["-zadd"], "may not 'ZADD turnpool:{0}:probe 1 m'"),
@@ -86,7 +88,7 @@ MISSING = [
 async def test_a_missing_right_is_one_line(
     admin: Any, limited: Settings, role: Role, rules: list[str], says: str
 ) -> None:
-    """It names the command and the key or channel, what the server says, and where the rules are; no password."""
+    """It names the command and the key or channel, what the server says, and where the rules are."""
     settings = limited.model_copy(update={"redis_url": limited.redis_url.replace("/0", "/1")})
     await set_user(admin, rules)
     with pytest.raises(SettingsError) as raised:
@@ -136,9 +138,8 @@ async def test_a_certificate_that_cannot_be_read_is_one_line(
 
 def test_every_command_of_the_store_is_in_the_rules() -> None:
     """Of the scripts, and of what is called alone."""
-    listed = {
-        part.split()[0] for part in re.split(r"[|\n]", STORE + SUBSCRIBER + "|" + CLUSTER) if part.strip()
-    }
+    parts = re.split(r"[|\n]", f"{STORE}|{SUBSCRIBER}|{CLUSTER}")
+    listed = {part.split()[0] for part in parts if part.strip()}
     scripts = "".join(path.read_text() for path in (FOLDER / "lua").glob("*.lua"))
     called = set(re.findall(r"redis\.p?call\('([A-Z]+)'", scripts))
     modules = "".join(
@@ -152,8 +153,6 @@ def test_every_command_of_the_store_is_in_the_rules() -> None:
 
 async def test_wake_ups_that_may_not_be_sent_raise_nothing(admin: Any, limited: Settings) -> None:
     """They are made up for once they may."""
-    from turnpool.redis import connect  # noqa: PLC0415
-
     await set_user(admin, ["-lpush"])
     wakeups = WakeUps(connect(limited.broker))
     wakeups.publish(["turns"])
