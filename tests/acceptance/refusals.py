@@ -25,6 +25,8 @@ from tests.failover.servers import Server, free_ports
 USER = "pool"
 PASSWORD = "geheim"
 DUMP = "dump.rdb"
+# Clients that post all the time.
+LOAD = 5
 
 Act = Callable[[Any, Path], Awaitable[object]]
 
@@ -138,14 +140,26 @@ class Refused:
         return time.monotonic() - started
 
     async def refuse(self, refusal: Refusal, seconds: float) -> float:
-        """Refuse for a time, watched; gives the seconds until a turn has completed after that."""
+        """Refuse for a time, under load; gives the seconds until a turn has completed after that."""
+        load = [asyncio.create_task(self._post(f"load{n}")) for n in range(LOAD)]
         await refusal.begin(self.admin, self.folder)
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             await self._look()
             await asyncio.sleep(0.25)
+        for task in load:
+            task.cancel()
+        await asyncio.wait(load)
         await refusal.end(self.admin, self.folder)
         return await self.run_turn(60)
+
+    async def _post(self, session: str) -> None:
+        """Post a turn again and again, whatever is answered."""
+        turn = {"input": "hello", "agent": "simulated", "params": {"tokens": 10}, "on_busy": "reject"}
+        while True:
+            answer = await request(self.api.port, "POST", f"/v1/sessions/{session}/turns", turn)
+            answer.writer.close()
+            await asyncio.sleep(0.5)
 
     async def _look(self) -> None:
         clients = await self.admin.client_list()

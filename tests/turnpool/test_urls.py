@@ -1,5 +1,7 @@
 """URLs of Redis servers: what they may say, and what is refused."""
 
+from typing import Any
+
 import pytest
 
 from turnpool.redis import connect
@@ -157,7 +159,7 @@ async def test_clients_are_made_of_what_the_url_says(url: str) -> None:
     parsed = parse_url(url)
     if parsed.kind is Kind.CLUSTER:
         parsed = parsed.node("n", 7)
-    redis = connect(parsed)
+    redis: Any = connect(parsed)
     options = redis.connection_pool.connection_kwargs
     assert (options["db"], options["username"], options["password"]) == (
         parsed.database,
