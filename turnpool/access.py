@@ -53,7 +53,7 @@ KOMBU = """
     BLMPOP 1 1 {mailbox} RIGHT
     SADD {bindings} 1|SREM {bindings} 1|SMEMBERS {bindings}|EXISTS {bindings}|DEL {bindings}
     ZADD {deadlines} 1 m|ZRANGEBYSCORE {deadlines} 0 1|ZREM {deadlines} m|TIME
-    EVAL script 1 {bindings}|EVALSHA digest 1 {bindings}|SCRIPT LOAD script
+    EVAL script 1 {bindings}|EVALSHA digest 1 {bindings}|SCRIPT LOAD script|SCRIPT EXISTS digest
     PUBLISH {control} 1|PSUBSCRIBE {control}|PUNSUBSCRIBE {control}|PUBLISH {events} 1|PING
 """
 # Flower listens to events, and counts what waits.
