@@ -158,3 +158,10 @@ async def test_wake_ups_that_may_not_be_sent_raise_nothing(admin: Any, limited: 
     wakeups.publish(["turns"])
     await wakeups.close()
     assert await admin.llen("turns") == 0
+
+
+def test_the_documented_rules_are_those_that_are_printed() -> None:
+    """docs/operations.md shows them for the defaults."""
+    text = (FOLDER.parent / "docs" / "operations.md").read_text()
+    (shown,) = re.findall(r"```\n(user turnpool .*?)```", text, re.DOTALL)
+    assert " ".join(shown.split()) == acl(Settings())[0]

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import uvloop
 from redis._parsers import base
 from redis.asyncio import SSLConnection
@@ -24,6 +25,7 @@ from turnpool.redis import connect, is_away
 from turnpool.settings import Settings
 from turnpool.store import Store
 from turnpool.urls import parse_url
+from workers.app import make_app
 
 pytestmark = pytest.mark.anyio
 
@@ -275,3 +277,49 @@ async def test_a_connection_that_is_closed_as_it_begins_to_send_is_away(valkey: 
     with pytest.raises(RedisConnectionError):
         await sending
     await client.aclose()
+
+
+@contextmanager
+def tls_of(authority: trustme.CA, folder: Path) -> Iterator[list[str]]:
+    """Options of a server that speaks TLS only, with a certificate of this authority for 127.0.0.1."""
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    own = authority.issue_cert("127.0.0.1")
+    own.private_key_and_cert_chain_pem.write_to_path(folder / "own.pem")
+    files = {"tls-cert-file": "own.pem", "tls-key-file": "own.pem", "tls-ca-cert-file": "ca.crt"}
+    yield [f"{name} {folder}/{file}" for name, file in files.items()] + ["tls-auth-clients no"]
+
+
+@pytest.mark.slow
+async def test_sentinels_and_servers_speak_tls(tmp_path: Path) -> None:
+    """With rediss+sentinel:// the store does and Celery does; a stranger's certificate is refused."""
+    server_port, port = free_port(), free_port()
+    with tls_of(trustme.CA(), tmp_path) as lines:
+        config = "\n".join([*lines, "port 0", "bind 127.0.0.1", f"dir {tmp_path}", "requirepass theirs"])
+        (tmp_path / "server.conf").write_text(f"{config}\ntls-port {server_port}\n")
+        watch = f"sentinel monitor main 127.0.0.1 {server_port} 1\nsentinel auth-pass main theirs"
+        watch += "\ntls-replication yes"
+        (tmp_path / "sentinel.conf").write_text(f"{config}\ntls-port {port}\n{watch}\n")
+        with ExitStack() as stack:
+            for name, *options in (("server",), ("sentinel", "--sentinel")):
+                command = [str(server_binary()), str(tmp_path / f"{name}.conf"), *options]
+                process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+                stack.callback(process.kill)
+            url = f"rediss+sentinel://:theirs@127.0.0.1:{port}/0?master=main&sentinel_password=theirs"
+            trusted = parse_url(f"{url}&ssl_ca_certs={tmp_path}/ca.crt")
+            redis, refused = connect(trusted), connect(parse_url(url))
+
+            async def answers() -> bool:
+                try:
+                    return bool(await redis.ping())
+                except RedisError:
+                    return False
+
+            await wait_until(answers)
+            with pytest.raises(RedisError):
+                await refused.ping()
+            app = make_app(Settings(redis_url=f"{url}&ssl_ca_certs={tmp_path}/ca.crt"))
+            with app.connection_for_read() as connection:
+                assert await asyncio.to_thread(lambda: connection.default_channel.client.ping())
+                assert "theirs" not in str(app.conf.table(with_defaults=True)) + str(connection.info())
+            await redis.aclose()
+            await refused.aclose()
