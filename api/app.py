@@ -18,6 +18,7 @@ from api.local import LocalOnly
 from api.posts import QuickPosts
 from api.problems import add_handlers
 from api.relay import Relay
+from api.rights import Rights
 from api.tasks import end
 from api.upkeep import expire_turns, measure_queues, top_up
 from turnpool.logs import get_logger
@@ -69,8 +70,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning("api_open", host=settings.host, advice="set TURNPOOL_API_KEYS")
     store = Store.connect(settings)
     relay = Relay(store)
-    wakeups = WakeUps(connect(settings.broker), settings.namespace)
-    app.state.context = Context(settings, store, relay, wakeups)
+    broker = connect(settings.broker)
+    wakeups = WakeUps(broker, settings.namespace)
+    rights = Rights(settings, store.nodes, broker)
+    app.state.context = Context(settings, store, relay, wakeups, rights)
     tasks = [
         asyncio.create_task(relay.run(), name="relay"),
         asyncio.create_task(expire_turns(app.state.context), name="expiry"),

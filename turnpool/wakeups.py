@@ -9,10 +9,12 @@ Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
 
 import asyncio
 import base64
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -25,6 +27,11 @@ from turnpool.store import Store
 TASK_NAME = "turnpool.wake_up"
 # Where a wake-up's id goes.
 NO_ID = bytes(str(uuid.UUID(int=0)), "ascii")
+ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+# Members of an envelope that are text.
+TEXTS = ("body", "content-encoding", "content-type")
+# A wake-up has about 1,000; whatever is longer is not even parsed.
+MAX_BYTES = 10_000
 # Wake-ups in one command: some 100 KB.
 BATCH = 100
 # Seconds between two looks for lost wake-ups: longer than a wake-up is on its way.
@@ -91,37 +98,65 @@ def message(name: str) -> bytes:
 
 
 @cache
-def _template(name: str) -> bytes:
-    task_id = NO_ID.decode()
-    body = [[name], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    return orjson.dumps(
-        {
-            "body": base64.b64encode(orjson.dumps(body)).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {
-                "lang": "py",
-                "task": TASK_NAME,
-                "id": task_id,
-                "root_id": task_id,
-                "parent_id": None,
-                "group": None,
-                "eta": None,
-                "expires": None,
-                "retries": 0,
-                "timelimit": [None, None],
-                "argsrepr": repr((name,)),
-                "kwargsrepr": "{}",
-                "origin": "turnpool",
-                "ignore_result": True,
-            },
-            "properties": {
-                "correlation_id": task_id,
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": name},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": task_id,
-            },
-        }
-    )
+def _template(queue: str) -> bytes:
+    return orjson.dumps(envelope(queue, NO_ID.decode()))
+
+
+def envelope(queue: str, task_id: str) -> dict[str, Any]:
+    """A wake-up with this id, as Celery takes it."""
+    parts = _parts(queue)
+    headers = {**parts["headers"], "id": task_id, "root_id": task_id}
+    properties = {**parts["properties"], "correlation_id": task_id, "delivery_tag": task_id}
+    return {**parts, "headers": headers, "properties": properties}
+
+
+def wakeup_id(message: bytes, queue: str) -> str | None:
+    """The id of a wake-up for the queue; None if the message is anything else. More members do not matter."""
+    if len(message) > MAX_BYTES:
+        return None
+    parts = _parts(queue)
+    try:
+        found = orjson.loads(message)
+        headers, properties = found["headers"], found["properties"]
+        ids = {headers["id"], headers["root_id"], properties["correlation_id"], properties["delivery_tag"]}
+        (task_id,) = ids
+        same = (
+            all(found[name] == parts[name] for name in TEXTS)
+            and parts["headers"].items() <= headers.items()
+            and parts["properties"].items() <= properties.items()
+            and ID.fullmatch(task_id)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return task_id if same else None
+
+
+@cache
+def _parts(queue: str) -> dict[str, Any]:
+    """What all wake-ups for the queue have in common."""
+    body = [[queue], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    return {
+        "body": base64.b64encode(orjson.dumps(body)).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": TASK_NAME,
+            "parent_id": None,
+            "group": None,
+            "eta": None,
+            "expires": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "argsrepr": repr((queue,)),
+            "kwargsrepr": "{}",
+            "origin": "turnpool",
+            "ignore_result": True,
+        },
+        "properties": {
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": 0,
+            "body_encoding": "base64",
+        },
+    }

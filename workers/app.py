@@ -5,16 +5,14 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Queue
 
-from turnpool.keys import wakeups
-from turnpool.redis import broker
+from turnpool import keys
 from turnpool.settings import DEFAULT_QUEUE, Settings
 from turnpool.wakeups import TASK_NAME
-from workers.transport import register
+from workers.transport import broker_conf
 
 
 def make_app(settings: Settings) -> Celery:
     """A Celery app on the broker of the settings."""
-    register()
     app = Celery(settings.namespace, events="workers.consumer:Events", set_as_current=False)
     app.conf.update(_config(settings))
     app.task(_wake_up, name=TASK_NAME)
@@ -22,28 +20,24 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _config(settings: Settings) -> dict[str, Any]:
-    url, options = broker(settings.broker)
-    # Seconds: a broker that is away is noticed, and never blocks for long.
-    timeouts = {"socket_connect_timeout": 2, "socket_timeout": 10, "socket_keepalive": True}
     # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
     queues = [
         Queue(name, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call]
-        for name in (wakeups(settings.namespace, queue) for queue in settings.queue_names)
+        for name in (keys.wakeups(settings.namespace, queue) for queue in settings.queue_names)
     ]
     return {
-        "broker_url": url,
-        "broker_transport_options": options | timeouts | {"slots": settings.concurrency},
+        **broker_conf(settings.broker, settings.concurrency),
         # A worker outlives any time without its broker.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
         # Nor does one end it that answers, but refuses: it has lost its replicas, or is one now.
         "broker_channel_error_retry": True,
         "task_queues": queues,
-        "task_default_queue": wakeups(settings.namespace, DEFAULT_QUEUE),
+        "task_default_queue": keys.wakeups(settings.namespace, DEFAULT_QUEUE),
         # Pools that share a broker hear neither each other's commands nor each other's events.
-        "control_exchange": f"{settings.namespace}.control",
-        "event_exchange": f"{settings.namespace}.events",
-        "event_queue_prefix": f"{settings.namespace}.events",
+        "control_exchange": keys.control(settings.namespace),
+        "event_exchange": keys.task_events(settings.namespace),
+        "event_queue_prefix": keys.task_events(settings.namespace),
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,

@@ -10,14 +10,15 @@ from celery.signals import worker_shutting_down
 from prometheus_client import start_http_server
 
 from turnpool import tracing
+from turnpool.access import Role
 from turnpool.collector import spare_the_collector
-from turnpool.durability import check
 from turnpool.errors import SettingsError
 from turnpool.exposition import PoolMetrics
 from turnpool.keys import wakeups
 from turnpool.logs import configure, get_logger
 from turnpool.membership import Membership
 from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
+from turnpool.startup import check
 from workers.agents import load_agents
 from workers.app import make_app
 from workers.pool import AsyncioPool
@@ -45,7 +46,7 @@ def run(settings: Settings) -> int:
     if settings.tracing:
         tracing.setup("turnpool-worker")
     agents = load_agents(settings.served_agents)
-    asyncio.run(check(settings))
+    asyncio.run(check(settings, Role.WORKER))
     asyncio.run(Membership(settings).enter())
     worker_id = f"{socket.gethostname()}-{os.getpid()}"
     app = make_app(settings)

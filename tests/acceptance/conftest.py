@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.acceptance.processes import Pool
+from tests.acl import ENABLED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,3 +23,8 @@ async def pool(tmp_path: Path, redis_url: str) -> AsyncIterator[Pool]:
     pool = Pool(tmp_path, redis_url)
     yield pool
     await pool.close()
+    if ENABLED:
+        async with Redis.from_url(redis_url) as redis:
+            refused = [entry for entry in await redis.acl_log() if entry["username"] == "turnpool"]
+            await redis.acl_log_reset()
+            assert not refused

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from tests.acl import limited
 from tests.conftest import wait_until
 from tests.serving import serving
 from turnpool.settings import Settings
@@ -143,6 +144,7 @@ class Pool:
 
     def _env(self, env: dict[str, str]) -> dict[str, str]:
         base = {**self._base, "PORT": "0", "METRICS_PORT": "0", **env}
+        base |= {name: limited(base[name]) for name in ("REDIS_URL", "BROKER_URL")}
         return {f"TURNPOOL_{name}": value for name, value in base.items()}
 
     def _log(self, name: str) -> Path:

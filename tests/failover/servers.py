@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import RedisError
 
+from tests.acl import server_options
 from tests.conftest import wait_until
 from turnpool.local.valkey import server_binary
 
@@ -38,7 +39,15 @@ class Server:
         self.client: Any = Redis(host=HOST, port=port)
         self._folder = folder / str(port)
         self._folder.mkdir()
-        self._command = [str(server_binary()), *options, "--port", str(port), "--bind", HOST]
+        self._command = [
+            str(server_binary()),
+            *options,
+            *server_options(),
+            "--port",
+            str(port),
+            "--bind",
+            HOST,
+        ]
         self._command += ["--dir", str(self._folder), "--logfile", str(self._folder / "log"), "--save", ""]
         self.start()
 

@@ -35,6 +35,14 @@ SENTINEL: Values = {
     "redis": {"url": "sentinel://s1:26379,s2/1?master=main", "passwordSecret": {"name": SECRET}},
     **OPEN,
 }
+SENTINEL_TLS: Values = {
+    "redis": {
+        "url": "rediss+sentinel://user@s1:26379,s2/1?master=main&sentinel_username=watcher",
+        "passwordSecret": {"name": SECRET},
+        "sentinelPasswordSecret": {"name": "sentinels"},
+        "caSecret": {"name": "redis-ca"},
+    }
+}
 BROKER: Values = over(
     TLS,
     {
@@ -173,6 +181,7 @@ CASES: dict[str, Values] = {
     "broker url from a Secret": over(URL, {"broker": {"urlSecret": {"name": SECRET}}}),
     "tls": TLS,
     "sentinel": SENTINEL,
+    "sentinel, tls": SENTINEL_TLS,
     "broker": BROKER,
     "keys": over(URL, KEYS),
     "two pools": over(URL, TWO_POOLS),
@@ -182,6 +191,7 @@ CASES: dict[str, Values] = {
     "keda, tls": over(TLS, KEDA),
     "keda, tls of a known authority": over(TLS, KEDA, {"redis": {"caSecret": {"name": ""}}}),
     "keda, sentinel": over(SENTINEL, KEDA),
+    "keda, sentinel, tls": over(SENTINEL_TLS, KEDA),
     "keda, broker": over(BROKER, KEDA),
     "keda, two pools": over(URL, TWO_POOLS, KEDA),
     "keda, to zero": over(URL, KEDA, {"workers": {"defaults": {"autoscaling": {"minReplicas": 0}}}}),

@@ -34,6 +34,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "unknown scheme": ({"redis": {"url": "http://redis"}}, "/redis/url"),
     "sentinel without master": ({"redis": {"url": "sentinel://a:1,b:2/0"}}, "?master=NAME"),
+    "password of the Sentinels in the URL": (
+        {"redis": {"url": "sentinel://a:1?master=m&sentinel_password=x"}},
+        "redis.sentinelPasswordSecret.name",
+    ),
+    "password of no Sentinel": (
+        over(URL, {"redis": {"sentinelPasswordSecret": {"name": SECRET}}}),
+        "only a sentinel:// URL needs it",
+    ),
     "password in a cluster's URL": (
         {"redis": {"url": "rediss+cluster://u:pw@a:1,b:2"}},
         "redis.passwordSecret.name",

@@ -54,7 +54,15 @@ REDIS = {"listName": TEXT, "listLength": NUMBER, "databaseIndex": NUMBER}
 TRIGGER: Schema = {
     "oneOf": [
         trigger("redis", fields({"address": TEXT} | REDIS, username=TEXT, enableTLS=FLAG)),
-        trigger("redis-sentinel", fields({"addresses": TEXT, "sentinelMaster": TEXT} | REDIS, username=TEXT)),
+        trigger(
+            "redis-sentinel",
+            fields(
+                {"addresses": TEXT, "sentinelMaster": TEXT} | REDIS,
+                username=TEXT,
+                sentinelUsername=TEXT,
+                enableTLS=FLAG,
+            ),
+        ),
         trigger(
             "metrics-api",
             fields(
@@ -104,7 +112,9 @@ SCALED_OBJECT = fields(
         "triggers": many(TRIGGER, 2),
     }
 )
-PARAMETER = fields({"parameter": {"enum": ["password", "tls", "ca", "token"]}, "name": NAME, "key": TEXT})
+PARAMETER = fields(
+    {"parameter": {"enum": ["password", "sentinelPassword", "tls", "ca", "token"]}, "name": NAME, "key": TEXT}
+)
 SELECTOR = fields({"matchLabels": LABELS})
 ENDPOINT = fields(
     {

@@ -11,7 +11,9 @@ from tests.helm.cases import (
     KEYS,
     METRICS_API,
     PROMETHEUS,
+    SECRET,
     SENTINEL,
+    SENTINEL_TLS,
     TLS,
     TWO_POOLS,
     URL,
@@ -146,6 +148,22 @@ def test_sentinel() -> None:
         assert trigger["metadata"]["addresses"] == "s1:26379,s2:26379"
         assert trigger["metadata"]["sentinelMaster"] == "main"
         assert trigger["metadata"]["databaseIndex"] == "1"
+
+
+def test_sentinel_with_tls_and_a_password_of_its_own() -> None:
+    """KEDA logs in to the Sentinels and speaks TLS as turnpool does; no secret is in the trigger."""
+    for trigger in scaled(SENTINEL_TLS, KEDA)["triggers"]:
+        assert trigger["type"] == "redis-sentinel"
+        assert trigger["metadata"]["addresses"] == "s1:26379,s2:26379"
+        assert trigger["metadata"]["username"] == "user"
+        assert trigger["metadata"]["sentinelUsername"] == "watcher"
+        assert "enableTLS" not in trigger["metadata"]
+    parameters = authentication(SENTINEL_TLS, KEDA, name="-redis")
+    assert parameters["sentinelPassword"] == ("sentinels", "sentinel-password")
+    assert parameters["password"] == (SECRET, "redis-password")
+    assert parameters["ca"] == ("redis-ca", "ca.crt")
+    known = {"redis": {"caSecret": {"name": ""}}}
+    assert scaled(SENTINEL_TLS, KEDA, known)["triggers"][0]["metadata"]["enableTLS"] == "true"
 
 
 def test_broker_elsewhere() -> None:

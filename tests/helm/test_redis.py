@@ -20,13 +20,14 @@ from tests.helm.cases import (
     KEYS,
     SECRET,
     SENTINEL,
+    SENTINEL_TLS,
     TLS,
     URL,
     Values,
     over,
 )
 from tests.helm.tools import Manifest, container, env, pick, render, secret_files
-from turnpool.redis import check_url
+from turnpool.urls import parse_url
 
 COMPONENTS = ("-api", "-worker-default", "-flower")
 
@@ -51,6 +52,15 @@ def test_password_is_a_file() -> None:
         assert secret_files(deployment)["turnpool_redis_password"] == (SECRET, "redis-password")
         assert env(deployment)["TURNPOOL_SECRETS_DIR"] == "/run/secrets/turnpool"
         assert not [name for name in env(deployment) if "PASSWORD" in name]
+
+
+def test_the_sentinels_password_is_a_file() -> None:
+    """Of a Secret of its own, and in no ConfigMap."""
+    manifests = render(over(SENTINEL_TLS, FLOWER))
+    for component in COMPONENTS:
+        files = secret_files(pick(manifests, "Deployment", component))
+        assert files["turnpool_sentinel_password"] == ("sentinels", "sentinel-password")
+    assert "assword" not in str(config(SENTINEL_TLS))
 
 
 def test_url_from_a_secret() -> None:
@@ -81,12 +91,12 @@ def test_broker() -> None:
     assert files["turnpool_broker_password"] == ("broker-secret", "pw")
 
 
-@pytest.mark.parametrize("values", [URL, TLS, SENTINEL, BROKER, EMBEDDED])
+@pytest.mark.parametrize("values", [URL, TLS, SENTINEL, SENTINEL_TLS, BROKER, EMBEDDED])
 def test_turnpool_takes_the_urls(values: Values) -> None:
     """What the chart renders is a URL that turnpool takes."""
     for name, value in config(values).items():
         if name.endswith("_URL"):
-            check_url(value)
+            parse_url(value)
 
 
 def test_keys_go_only_where_they_are_needed() -> None:

@@ -14,7 +14,8 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 
 # Settings that the chart sets from other values, or by files.
 ELSEWHERE = {
-    "redis_url", "redis_password", "broker_url", "broker_password", "secrets_dir", "api_keys", "admin_key",
+    "redis_url", "redis_password", "sentinel_password", "broker_url", "broker_password", "secrets_dir",
+    "api_keys", "admin_key",
     "llm_api_key", "agents", "queues", "concurrency", "drain_seconds", "pod_deletion_cost", "host", "port",
     "metrics_port", "tracing", "namespace", "open", "allowed_hosts", "api_drain_seconds",
 }  # fmt: skip

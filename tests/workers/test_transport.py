@@ -83,17 +83,6 @@ async def test_no_more_are_taken_than_a_part_of_the_free_slots(settings: Setting
         state.reserved_requests.difference_update(busy)
 
 
-async def test_what_is_no_message_takes_no_wake_up_with_it(settings: Settings) -> None:
-    """It may be of anybody who writes there."""
-    await wake(settings, "turns")
-    async with Redis.from_url(settings.redis_url) as redis:
-        await redis.rpush("turnpool:turns", b"nonsense")
-    taken: list[str] = []
-    with taking(settings.model_copy(update={"concurrency": 200}), taken) as channel:
-        take(channel)
-    assert taken == ["turnpool:turns"]
-
-
 async def test_each_wake_up_comes_for_its_queue(settings: Settings) -> None:
     """A command takes from one queue; the next has its turn then, however many the first has left."""
     await wake(settings, *["turns", "slow"] * 15)

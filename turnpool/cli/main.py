@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from turnpool.cli.acl import acl
 from turnpool.cli.chat import chat
 from turnpool.cli.pool import pool
 from turnpool.cli.transcript import plain
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, chat, turns, pool):
+for command in (up, chat, turns, pool, acl):
     app.command()(command)
 
 

@@ -27,12 +27,18 @@
 {{- if regexMatch "^[a-z+]+://[^/@]*:[^/@]*@" $values.url -}}
 {{- fail (printf "%s.url: it must hold no password; put that into a Secret and name it in %s.passwordSecret.name" $which $which) -}}
 {{- end -}}
-{{- if and (hasPrefix "sentinel://" $values.url) (not (regexMatch "[?&]master=[^&]" $values.url)) -}}
+{{- if regexMatch "[?&]sentinel_password=" $values.url -}}
+{{- fail (printf "%s.url: it must hold no password; put the Sentinels' into a Secret and name it in redis.sentinelPasswordSecret.name" $which) -}}
+{{- end -}}
+{{- if and (contains "sentinel://" $values.url) (not (regexMatch "[?&]master=[^&]" $values.url)) -}}
 {{- fail (printf "%s.url: a sentinel URL needs its master's name: sentinel://host:port/0?master=NAME" $which) -}}
 {{- end -}}
-{{- if and $values.caSecret.name (not (regexMatch "^rediss([+]cluster)?://" $values.url)) (not $values.urlSecret.name) -}}
-{{- fail (printf "%s.caSecret: only a rediss:// URL is checked against it" $which) -}}
+{{- if and $values.caSecret.name (not (regexMatch "^rediss([+](cluster|sentinel))?://" $values.url)) (not $values.urlSecret.name) -}}
+{{- fail (printf "%s.caSecret: only a rediss:// URL (rediss+sentinel://, rediss+cluster://) is checked against it" $which) -}}
 {{- end -}}
+{{- end -}}
+{{- if and $redis.sentinelPasswordSecret.name (not (contains "sentinel://" (cat $redis.url .Values.broker.url))) (not $redis.urlSecret.name) (not .Values.broker.urlSecret.name) -}}
+{{- fail "redis.sentinelPasswordSecret: only a sentinel:// URL needs it" -}}
 {{- end -}}
 {{- if and (contains "+cluster://" $redis.url) (eq (include "turnpool.redis.broker" .) "redis") -}}
 {{- fail "broker.url: needed where the store is a cluster, which Celery cannot use; name a standalone server or Sentinels" -}}

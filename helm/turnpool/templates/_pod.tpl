@@ -5,6 +5,7 @@
 {{- $root := .root -}}
 {{- $files := list
     (dict "file" "turnpool_redis_password" "from" (include "turnpool.redis.password" (dict "root" $root "which" "redis") | fromJson))
+    (dict "file" "turnpool_sentinel_password" "from" $root.Values.redis.sentinelPasswordSecret)
     (dict "file" "turnpool_redis_url" "from" $root.Values.redis.urlSecret)
     (dict "file" "turnpool_broker_password" "from" $root.Values.broker.passwordSecret)
     (dict "file" "turnpool_broker_url" "from" $root.Values.broker.urlSecret)

@@ -27,39 +27,49 @@ redis://{{ include "turnpool.fullname" .root }}-redis:6379/0
 {{- end -}}
 {{- end }}
 
+{{/* Name of the Secret with the Sentinels' password, empty where the server has no Sentinels. */}}
+{{- define "turnpool.redis.sentinelSecret" -}}
+{{- if contains "sentinel://" (include "turnpool.redis.url" .) -}}
+{{ .root.Values.redis.sentinelPasswordSecret.name }}
+{{- end -}}
+{{- end }}
+
 {{/* "broker" if that is a server of its own, else "redis". */}}
 {{- define "turnpool.redis.broker" -}}
 {{- ternary "broker" "redis" (or .Values.broker.url .Values.broker.urlSecret.name | not | not) -}}
 {{- end }}
 
-{{/* Parts of the URL as JSON: scheme, user, hosts (list with ports), db, master. */}}
+{{/* Parts of the URL as JSON: sentinel, tls, user, hosts (list with ports), db, master, sentinelUser. */}}
 {{- define "turnpool.redis.parts" -}}
 {{- $url := include "turnpool.redis.url" . -}}
-{{- $scheme := regexFind "^[a-z]+" $url -}}
+{{- $scheme := regexFind "^[a-z+]+" $url -}}
+{{- $sentinel := contains "sentinel" $scheme -}}
 {{- $rest := trimPrefix (printf "%s://" $scheme) $url -}}
 {{- $place := regexFind "^[^/?]*" $rest -}}
-{{- $port := ternary "26379" "6379" (eq $scheme "sentinel") -}}
+{{- $port := ternary "26379" "6379" $sentinel -}}
 {{- $hosts := list -}}
 {{- range splitList "," (last (splitList "@" $place)) -}}
 {{- $hosts = append $hosts (ternary (printf "%s:%s" . $port) . (regexMatch "^[^:]*$|\\]$" .)) -}}
 {{- end -}}
 {{- dict
-    "scheme" $scheme
+    "sentinel" $sentinel
+    "tls" (hasPrefix "rediss" $scheme)
     "user" (ternary (first (splitList "@" $place)) "" (contains "@" $place))
     "hosts" $hosts
     "db" (default "0" (regexFind "^[0-9]+" (trimPrefix "/" (trimPrefix $place $rest))))
     "master" (regexFind "[?&]master=[^&]+" $rest | regexFind "[^=]+$")
+    "sentinelUser" (regexFind "[?&]sentinel_username=[^&]+" $rest | regexFind "[^=]+$")
   | toJson -}}
 {{- end }}
 
 {{/* Where KEDA's redis triggers find the server: the type, and metadata for it. */}}
 {{- define "turnpool.redis.trigger" -}}
 {{- $parts := include "turnpool.redis.parts" . | fromJson -}}
-{{- $tls := eq $parts.scheme "rediss" -}}
 {{- $metadata := dict "databaseIndex" $parts.db -}}
-{{- if eq $parts.scheme "sentinel" -}}
+{{- if $parts.sentinel -}}
 {{- $_ := set $metadata "addresses" (join "," $parts.hosts) -}}
 {{- $_ := set $metadata "sentinelMaster" $parts.master -}}
+{{- with $parts.sentinelUser }}{{ $_ := set $metadata "sentinelUsername" . }}{{ end -}}
 {{- else -}}
 {{- /* KEDA runs in a namespace of its own, so the service's name alone does not lead there. */ -}}
 {{- $address := first $parts.hosts -}}
@@ -70,14 +80,14 @@ redis://{{ include "turnpool.fullname" .root }}-redis:6379/0
 {{- end -}}
 {{- with $parts.user }}{{ $_ := set $metadata "username" . }}{{ end -}}
 {{- /* With an authority of one's own TLS is switched on in the TriggerAuthentication; KEDA refuses it in both. */ -}}
-{{- if and $tls (not (get .root.Values .which).caSecret.name) }}{{ $_ := set $metadata "enableTLS" "true" }}{{ end -}}
-{{- dict "type" (ternary "redis-sentinel" "redis" (eq $parts.scheme "sentinel")) "metadata" $metadata | toJson -}}
+{{- if and $parts.tls (not (get .root.Values .which).caSecret.name) }}{{ $_ := set $metadata "enableTLS" "true" }}{{ end -}}
+{{- dict "type" (ternary "redis-sentinel" "redis" $parts.sentinel) "metadata" $metadata | toJson -}}
 {{- end }}
 
 {{/* Name of the server's TriggerAuthentication, empty where it needs none. */}}
 {{- define "turnpool.redis.triggerAuth" -}}
 {{- $password := include "turnpool.redis.password" . | fromJson -}}
-{{- if or $password.name (get .root.Values .which).caSecret.name -}}
+{{- if or $password.name (include "turnpool.redis.sentinelSecret" .) (get .root.Values .which).caSecret.name -}}
 {{ include "turnpool.fullname" .root }}-{{ .which }}
 {{- end -}}
 {{- end }}
