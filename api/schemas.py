@@ -49,7 +49,7 @@ class InputMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
 
     @model_validator(mode="after")
@@ -129,6 +129,7 @@ class TurnView(BaseModel):
     ended_at: float | None
     output: str | None
     usage: dict[str, int] | None
+    finish_reason: str | None
     error: dict[str, str] | None
 
     @classmethod

@@ -80,6 +80,7 @@ class TurnRecord:
     worker: str | None
     output: str | None
     usage: dict[str, int] | None
+    finish_reason: str | None
     error: dict[str, str] | None
 
     @classmethod
@@ -108,6 +109,7 @@ class TurnRecord:
             worker=text.get("worker") or None,
             output=text.get("output"),
             usage=orjson.loads(text["usage"]) if text.get("usage") else None,
+            finish_reason=text.get("finish_reason") or None,
             error={"code": code, "message": text["error_message"]} if code else None,
         )
 
@@ -189,6 +191,7 @@ class Outcome:
     fields: bytes
     output: str = ""
     usage: dict[str, int] | None = None
+    finish_reason: str = ""
     error: tuple[str, str] = ("", "")
     messages: tuple[Message, ...] = ()
 
