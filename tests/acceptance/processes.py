@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from tests.conftest import wait_until
+from tests.conftest import AGENTS, wait_until
 from tests.serving import serving
 from turnpool.settings import Settings
 from turnpool.store import Store
@@ -94,7 +94,7 @@ class Pool:
     def __init__(self, folder: Path, redis_url: str, broker_url: str = "", **env: str) -> None:
         self.folder = folder
         self.redis_url = redis_url
-        self._base = {"REDIS_URL": redis_url, "BROKER_URL": broker_url or redis_url} | env
+        self._base = {"REDIS_URL": redis_url, "BROKER_URL": broker_url or redis_url, "AGENTS": AGENTS} | env
         self.store = Store.connect(Settings(redis_url=redis_url, broker_url=broker_url or redis_url))
         self._processes: list[Process] = []
 
