@@ -82,7 +82,7 @@ class InputMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Items[dict[str, Any]] | None = None
 
 
@@ -161,6 +161,7 @@ class TurnSummary(BaseModel):
     started_at: float | None
     ended_at: float | None
     usage: dict[str, Any] | None
+    finish_reason: str | None
     error: dict[str, str] | None
 
     @classmethod

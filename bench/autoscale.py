@@ -28,7 +28,7 @@ from bench.scaling.report import figures, starts
 from bench.scaling.traces import TRACES, Trace, least_worker_seconds
 from bench.scaling.values import CHART, shipped
 from tests.acceptance.processes import Pool
-from tests.conftest import wait_until
+from tests.conftest import AGENTS, wait_until
 from turnpool import keys
 from turnpool.settings import DEFAULT_QUEUE
 
@@ -130,6 +130,7 @@ async def main(arguments: argparse.Namespace) -> None:
     with ValkeyServer() as valkey, tempfile.TemporaryDirectory() as name:
         url = f"redis://127.0.0.1:{valkey.port}/0"
         env = {"TURNPOOL_REDIS_URL": url, "TURNPOOL_CONCURRENCY": str(slots), "TURNPOOL_METRICS_PORT": "0"}
+        env["TURNPOOL_AGENTS"] = AGENTS
         fleet = Fleet(Path(name), env, START_SECONDS + arguments.pod_start_seconds)
         pool = Pool(Path(name), url)
         await fleet.open()

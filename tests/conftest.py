@@ -14,6 +14,9 @@ from turnpool.models import NewTurn
 from turnpool.settings import Settings
 from turnpool.store import Store
 
+AGENTS = "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent"
+"""Agents of the tests' processes; `simulated` is none by default."""
+
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -52,7 +55,7 @@ async def check_keys(redis: Redis) -> None:
 @pytest.fixture
 def settings(redis_url: str) -> Settings:
     """Settings for the test's server, with short times."""
-    return Settings(redis_url=redis_url, lease_seconds=0.5, metrics_port=0)
+    return Settings(redis_url=redis_url, agents=AGENTS, lease_seconds=0.5, metrics_port=0)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 
+# Connections that wait to be accepted: some tests make a thousand at once.
+BACKLOG = 4096
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
 
@@ -19,7 +21,7 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
         task.add_done_callback(lambda _: writer.close())
         connections[task] = writer
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, backlog=BACKLOG)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -3,6 +3,28 @@
 What an agent's author needs is here: `Turn`, and the events an agent may yield besides text.
 """
 
-from turnpool.agent import Agent, Event, Message, StartOver, ToolCall, ToolResult, Turn, Usage, continues
+from turnpool.agent import (
+    Agent,
+    Event,
+    Finish,
+    Message,
+    StartOver,
+    ToolCall,
+    ToolResult,
+    Turn,
+    Usage,
+    continues,
+)
 
-__all__ = ["Agent", "Event", "Message", "StartOver", "ToolCall", "ToolResult", "Turn", "Usage", "continues"]
+__all__ = [
+    "Agent",
+    "Event",
+    "Finish",
+    "Message",
+    "StartOver",
+    "ToolCall",
+    "ToolResult",
+    "Turn",
+    "Usage",
+    "continues",
+]

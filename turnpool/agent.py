@@ -10,19 +10,21 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
-from turnpool.errors import StepInterruptedError
+from turnpool.encoding import encode
+from turnpool.errors import StepInterruptedError, StepSizeError, StepTypeError
 from turnpool.logs import get_logger
 
 log = get_logger(__name__)
 
 Message = dict[str, Any]
-"""`role` (system, user, assistant, tool) and `content`, as in OpenAI's chat format."""
+"""`role` (system, developer, user, assistant, tool) and `content`, as in OpenAI's chat format."""
 
 MAX_STEP_BYTES = 1_000_000
 """Largest arguments and largest recorded result of a step; Redis keeps results in memory."""
@@ -30,7 +32,21 @@ MAX_STEP_BYTES = 1_000_000
 UNDER_WAY = b""
 """What is recorded of a step that runs at most once, until there is a result."""
 
+MAX_TOKENS = 2**53 - 1
+"""Largest count of tokens: JavaScript clients read no larger number exactly."""
+
 _CONTINUES = "__turnpool_continues__"
+_CHECK = "__turnpool_check__"
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    REFUSAL = "refusal"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,13 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """Why the answer ends here, one of `FinishReason`; `stop` where an agent does not say."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartOver:
     """The text so far does not stand; told to the client as `turn.restarted` with `keep` 0.
 
@@ -66,7 +89,7 @@ class StartOver:
     """
 
 
-Event = ToolCall | ToolResult | Usage | StartOver
+Event = ToolCall | ToolResult | Usage | Finish | StartOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +136,8 @@ class Steps:
 class Turn:
     """One user input and what the agent needs to answer it.
 
-    `messages` is the whole conversation, the new `input` last. `attempt` is 1 at the first try.
+    `messages` is the whole conversation in OpenAI's chat format, the new `input` last. `attempt` is 1 at the
+    first try.
     `partial` is the text that stands of the tries before this one, empty for an agent that is not
     marked with `continues`: what it yields follows that text.
     """
@@ -207,11 +231,13 @@ def _step_key(name: str, args: tuple[Any, ...]) -> str:
 
 def _step_json(what: str, value: Any, option: int = 0) -> bytes:
     try:
-        encoded = orjson.dumps(value, option=option)
-    except orjson.JSONEncodeError as error:
-        raise TypeError(f"{what}: {error}") from error
+        encoded = encode(value, option)
+    except TypeError as error:
+        said = f"{what}: {error}"
+        raise StepTypeError(said, f"TypeError: {said}") from error
     if len(encoded) > MAX_STEP_BYTES:
-        raise ValueError(f"{what}: {len(encoded)} bytes, at most {MAX_STEP_BYTES} are kept")
+        said = f"{what}: {len(encoded)} bytes, at most {MAX_STEP_BYTES} are kept"
+        raise StepSizeError(said, f"ValueError: {said}")
     return encoded
 
 
@@ -240,3 +266,19 @@ def can_continue(agent: Agent) -> bool:
         # It is asked before each claim, also of other agents' turns.
         log.exception("can_continue_failed", agent=getattr(agent, "__name__", repr(agent)))
         return False
+
+
+def checked(check: Callable[[], None]) -> Callable[[Agent], Agent]:
+    """Mark an agent with what is called before its worker starts; it raises SettingsError to refuse."""
+
+    def mark(agent: Agent) -> Agent:
+        setattr(agent, _CHECK, check)
+        return agent
+
+    return mark
+
+
+def check(agent: Agent) -> None:
+    """Raise SettingsError if the agent cannot work with the settings of this process."""
+    if mine := getattr(agent, _CHECK, None):
+        mine()

@@ -3,17 +3,22 @@
 The API turns `code` into an HTTP status in one place (`api/problems.py`); the core knows no HTTP.
 """
 
+import math
 from typing import ClassVar
 
 
 class TurnpoolError(Exception):
-    """Base of every error that a caller may see."""
+    """Base of every error that a caller may see.
+
+    `message` goes to the log, `public` to clients; they differ where the message quotes someone else.
+    """
 
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, public: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.public = public or message
 
 
 class SessionNotFoundError(TurnpoolError):
@@ -144,22 +149,69 @@ class StepInterruptedError(TurnpoolError):
     code = "step_interrupted"
 
     def __init__(self, name: str, raised: BaseException | None = None) -> None:
-        why = f"raised {type(raised).__name__}: {raised}" if raised else "was interrupted"
-        super().__init__(f"Step {name!r} may run once only and {why}; whether it took effect is not known.")
+        what, unknown = f"Step {name!r} may run once only and", "whether it took effect is not known."
+        why = f"raised {type(raised).__name__}" if raised else "was interrupted"
+        words = f": {raised}" if raised else ""
+        super().__init__(f"{what} {why}{words}; {unknown}", f"{what} {why}; {unknown}")
+
+
+class AgentOutputError(TurnpoolError):
+    """An agent yielded something that cannot be shown or stored; its author has to correct it."""
+
+    code = "agent_error"
+
+
+class AgentExitError(TurnpoolError):
+    """An agent raised what would end its worker's event loop, and all turns with it."""
+
+    code = "agent_error"
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"The agent raised {type(error).__name__}, which ends its turn only.")
+
+
+class StepTypeError(AgentOutputError, TypeError):
+    """A step was given, or gave, what cannot be recorded as JSON."""
+
+
+class StepSizeError(AgentOutputError, ValueError):
+    """A step was given, or gave, more than can be recorded."""
+
+
+class InvalidParamsError(TurnpoolError):
+    """The turn's `params` have something that its agent does not accept."""
+
+    code = "invalid_params"
 
 
 class ProviderError(TurnpoolError):
-    """The model's provider refused or broke; agents raise it, the turn fails with it."""
+    """The model's provider refused or broke; agents raise it, the turn fails with it.
+
+    `message` may have the provider's own words, `public` must not: those can hold keys.
+    """
 
     code = "provider_error"
+
+    def __init__(self, message: str, public: str = "The model's provider refused or broke off.") -> None:
+        super().__init__(message, public)
 
 
 class TransientProviderError(ProviderError):
     """An error of the provider that may pass: the turn is tried again with back-off.
 
-    `retry_after`: seconds the provider asked to wait, or None.
+    `retry_after`: seconds the provider asked to wait, or None. `unavailable`: it took no request (too many,
+    loading, no connection). Neither of these uses up a try.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        public: str = "The model's provider does not answer, or breaks off.",
+        unavailable: bool = False,
+    ) -> None:
+        super().__init__(message, public)
+        # 0, and what is no time, is no hint: whoever obeyed it would ask at once.
+        self.retry_after = retry_after if retry_after and 0 < retry_after < math.inf else None
+        self.unavailable = unavailable

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from turnpool.agent import ToolCall, ToolResult
+from turnpool.encoding import encode
 
 
 class Kind(StrEnum):
@@ -40,7 +41,7 @@ class Entry(NamedTuple):
 
 def members(**fields: Any) -> bytes:
     """JSON members as the scripts take them: `,"text":"hi"`. Raises TypeError for what is no JSON."""
-    return b"," + orjson.dumps(fields)[1:-1]
+    return b"," + encode(fields)[1:-1]
 
 
 def delta(text: str) -> Entry:

@@ -14,12 +14,34 @@ from typing import Any
 import orjson
 import structlog
 
+from turnpool.redaction import redact, redact_value
+
+# What a line says of itself; a secret of the same spelling must not cut it.
+OWN = frozenset({"level", "logger", "timestamp", "process"})
+
+
+def _without_secrets(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Cut secrets out of a line, wherever it got them from."""
+    for name, value in line.items():
+        kind = type(value)
+        if kind is int or kind is float or name in OWN or name.startswith("_"):
+            continue
+        # Our own events are names without blanks; those of libraries are texts.
+        if kind is str:
+            if name != "event" or " " in value:
+                line[name] = redact(value)
+        else:
+            line[name] = redact_value(value)
+    return line
+
+
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
+    _without_secrets,
 ]
 
 
@@ -58,7 +80,7 @@ def configure(level: str, process: str) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     # Celery names each message it takes and each task it ends; the turn's own lines say more.
-    for noisy in ("celery", "kombu", "amqp", "httpx", "httpx2", "openai", "uvicorn.access"):
+    for noisy in ("celery", "kombu", "amqp", "httpx", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     structlog.contextvars.bind_contextvars(process=process)
 

@@ -94,6 +94,7 @@ class TurnRecord:
     worker: str | None
     output: str | None
     usage: dict[str, Any] | None
+    finish_reason: str | None
     error: dict[str, str] | None
 
     @property
@@ -128,6 +129,7 @@ class TurnRecord:
             worker=text.get("worker") or None,
             output=text.get("output"),
             usage=_parse(text.get("usage"), {}) or None,
+            finish_reason=text.get("finish_reason") or None,
             error={"code": code, "message": text.get("error_message", "")} if code else None,
         )
 
@@ -258,6 +260,7 @@ class Outcome:
     fields: bytes
     output: str = ""
     usage: dict[str, int] | None = None
+    finish_reason: str = ""
     error: tuple[str, str] = ("", "")
     messages: tuple[Message, ...] = ()
 

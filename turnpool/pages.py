@@ -36,7 +36,8 @@ LOG_PAGE_BYTES = 128 * 1024
 # What a list reads of each turn; `id` is there in every one.
 LISTED = (
     "id", "session", "tenant", "queue", "agent", "status", "priority", "attempt", "losses", "seq", "worker",
-    "created_at", "deadline_at", "started_at", "ended_at", "usage", "error_code", "error_message",
+    "created_at", "deadline_at", "started_at", "ended_at", "usage", "finish_reason", "error_code",
+    "error_message",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from turnpool.credentials import ApiKeys, HttpSecret, Secret, tenants_by_key
 from turnpool.environment import check_names, unknown_variables
 from turnpool.errors import SettingsError, UnknownAgentError
 from turnpool.logs import get_logger
+from turnpool.redaction import NO_SECRET, learn, redact
 from turnpool.urls import Kind, RedisUrl, parse_url
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -28,7 +29,6 @@ AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<q
 HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 DEFAULT_QUEUE = "turns"
 DEFAULT_TENANT = "default"
-NO_KEY = "none"
 
 log = get_logger(__name__)
 
@@ -50,7 +50,7 @@ def _http_url(value: str) -> str:
 
 def _http_key(value: SecretStr) -> SecretStr:
     """The key, without blanks around it; a word in place of none, since a client wants one."""
-    key = value.get_secret_value().strip() or NO_KEY
+    key = value.get_secret_value().strip() or NO_SECRET
     if not (key.isascii() and key.isprintable()):
         raise ValueError("it has characters that no HTTP header can carry")
     return SecretStr(key)
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         description="Prefix of every key, channel and Celery queue; pools on one server need different ones.",
     )
     agents: str = Field(
-        "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent",
+        "chat=workers.agents.chat:agent",
         description="Agents as name=module:attribute[@queue], comma-separated; the first is the default.",
     )
     queues: str = Field(
@@ -163,7 +163,14 @@ class Settings(BaseSettings):
         default=False, description="On Kubernetes: keep the pod's deletion cost at the turns it runs."
     )
     provider_retries: int = Field(
-        4, ge=0, le=20, description="Times a passing error of the provider is retried."
+        4,
+        ge=0,
+        le=20,
+        description="Retries for transient provider errors; one that takes no request uses up none.",
+    )
+    show_errors: bool = Field(
+        default=False,
+        description="Show clients the texts of errors by agents and providers, not only the log.",
     )
     host: str = Field("127.0.0.1", description="Address the API and the metrics listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port of the API.")
@@ -182,9 +189,18 @@ class Settings(BaseSettings):
         "https://api.openai.com/v1", description="OpenAI-compatible endpoint of agent chat."
     )
     llm_model: str = Field("gpt-5-mini", description="Its model.")
-    llm_api_key: HttpKey = Field(SecretStr(NO_KEY), description="Its key.")
+    llm_models: str = Field(
+        "", description="Models that `params.model` may name besides, comma-separated; `*`: any characters."
+    )
+    llm_api_key: HttpKey = Field(SecretStr(NO_SECRET), description="Its key.")
     chat_continue: Literal["auto", "always", "never"] = Field(
         "auto", description="Whether chat goes on with an answer that broke off; auto: where the model can."
+    )
+    first_token_seconds: float = Field(
+        120,
+        gt=0,
+        le=3600,
+        description="Silence of the model before its answer after which chat asks it again.",
     )
     stall_seconds: float = Field(
         30, gt=0, le=600, description="Silence of the model in mid-answer after which chat asks it again."
@@ -203,6 +219,11 @@ class Settings(BaseSettings):
             msg = "BROKER_URL: Celery cannot use a cluster; name a standalone server or Sentinels"
             raise ValueError(msg)
         return self
+
+    @cached_property
+    def model_patterns(self) -> tuple[str, ...]:
+        """Patterns of the models that `params.model` may name."""
+        return tuple(_split(self.llm_models))
 
     @cached_property
     def agent_specs(self) -> dict[str, AgentSpec]:
@@ -302,12 +323,14 @@ def _read(kind: type[T]) -> T:
     folder, prefix = secrets_dir(), kind.model_config["env_prefix"]
     check_names(kind.model_fields, prefix, folder)
     try:
-        return kind(_secrets_dir=folder)
+        settings = kind(_secrets_dir=folder)
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
         message = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{prefix}{name}: {message}" if name else f"{prefix}{message}") from None
+    learn(settings)
+    return settings
 
 
 def warn_of_unknown_settings() -> None:
@@ -333,7 +356,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        print(f"turnpool: {error.message}", file=sys.stderr)  # noqa: T201 - a line for who started it, not for the log
+        print(f"turnpool: {redact(error.message)}", file=sys.stderr)  # noqa: T201 - a line for who started it, not for the log
         raise SystemExit(2) from None
 
 

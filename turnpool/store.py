@@ -230,6 +230,7 @@ class Store(Reads):
             outcome.fields,
             outcome.output,
             orjson.dumps(outcome.usage) if outcome.usage else "",
+            outcome.finish_reason,
             *outcome.error,
             *self._kept,
             len(events),

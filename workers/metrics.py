@@ -43,5 +43,12 @@ def start(queues: tuple[str, ...]) -> None:
             TOKENS.labels(queue, kind)
         for result in (*TERMINAL, "handed back", "lease lost"):
             ATTEMPTS.labels(queue, result)
-        for code in ("worker_lost", "deadline_exceeded", "expired", "provider_error", "agent_error"):
+        for code in (
+            "worker_lost",
+            "deadline_exceeded",
+            "expired",
+            "provider_error",
+            "agent_error",
+            "invalid_params",
+        ):
             FAILED.labels(queue, code)

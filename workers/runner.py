@@ -1,7 +1,6 @@
 """One attempt at a turn: run the agent, stream what it yields, settle."""
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from enum import StrEnum
@@ -10,21 +9,37 @@ from weakref import ref
 
 from redis.exceptions import RedisError
 
-from turnpool.agent import Agent, Event, StartOver, Steps, ToolCall, ToolResult, Turn, Usage, can_continue
+from turnpool.agent import (
+    Agent,
+    Event,
+    Finish,
+    FinishReason,
+    StartOver,
+    Steps,
+    ToolCall,
+    ToolResult,
+    Turn,
+    Usage,
+    can_continue,
+)
 from turnpool.errors import (
+    AgentExitError,
+    AgentOutputError,
     EventsLostError,
     LeaseLostError,
     NotDurableError,
     TransientProviderError,
-    TurnpoolError,
 )
-from turnpool.events import Entry, members, restarted, tool
+from turnpool.events import Entry, members, restarted
 from turnpool.logs import get_logger
 from turnpool.models import Claim, Outcome
 from turnpool.redis import is_away
 from turnpool.states import Status
 from turnpool.store import Held, Store
-from workers import metrics
+from workers import metrics, outputs
+from workers.failures import Failures
+from workers.history import answered, as_chat
+from workers.retries import Retries, out_of_time
 from workers.turn_log import TurnLog
 from workers.writer import Writer
 
@@ -36,10 +51,6 @@ T = TypeVar("T")
 CLEAN_UP_SECONDS = 1.0
 # Seconds between tries to settle while Redis is away.
 AWAY_PAUSE = 0.1
-# First and longest pause before a provider is asked again, seconds.
-RETRY_FIRST, RETRY_LONGEST = 0.5, 15.0
-# Characters of an exception that the client is told.
-ERROR_CHARACTERS = 500
 
 
 # What becomes of an attempt that settles nothing.
@@ -63,13 +74,15 @@ class Runner:
         self.record = turn
         self._agent = agent
         self._store = store
-        self._retries = retries
+        self._retries = Retries(retries)
+        self._failures = Failures(turn, show_errors=store.settings.show_errors)
         self._remaining = claim.remaining_seconds
         self._age = claim.age_seconds
         self._claim = claim.name
         self._claimed = time.monotonic()
         self.outcome: Outcome | None = None
         self._usage: dict[str, int] | None = None
+        self._finish = FinishReason.STOP
         self._said = False
         self._stop: Stop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -83,7 +96,7 @@ class Runner:
             session_id=turn.session_id,
             agent=turn.agent,
             input=turn.input,
-            messages=[*claim.messages, *turn.input],
+            messages=as_chat(claim.messages, turn.input),
             params=turn.params,
             metadata=turn.metadata,
             attempt=turn.attempt,
@@ -149,27 +162,35 @@ class Runner:
             # A server took over that never heard of this claim: another may get the same attempt.
             self.stop(Stop.LOST)
             return
-        failures = 0
         while True:
             stood = self._log.output
             try:
                 await self._consume(self._agent(self.turn))
             except (SystemExit, KeyboardInterrupt) as error:
                 # On an event loop these would end the loop, and all turns with it.
-                raise RuntimeError(f"the agent raised {type(error).__name__}") from error
+                raise AgentExitError(error) from error
             except TransientProviderError as error:
                 partial = self._log.output if can_continue(self._agent) else ""
-                # A long answer that gets on may break off more often than one that does not.
-                failures = 1 if len(partial) > len(stood) else failures + 1
-                pause = _backoff(failures, error)
-                # Also what an agent makes of its cancellation: it is not run again.
-                if self.turn.cancelled or failures > self._retries or pause > self._left():
-                    raise
-                log.warning("provider_retry", turn=self.record.id, seconds=pause, error=error.message)
-                await asyncio.sleep(pause)
+                if len(partial) > len(stood):
+                    self._retries.progressed()
+                await self._wait(error)
                 self._restart(partial)
             else:
                 return
+
+    async def _wait(self, error: TransientProviderError) -> None:
+        """Wait until the provider is to be asked again. Raises the error if it is not."""
+        # Also what an agent makes of its cancellation: it is not run again.
+        if self.turn.cancelled:
+            raise error
+        left = self._left()
+        if out_of_time(error, left):
+            raise self._failures.asks_too_much(error) from error
+        pause = self._retries.pause(error, left)
+        if pause is None:
+            raise error
+        log.warning("provider_retry", turn=self.record.id, seconds=round(pause, 3), error=error.message)
+        await asyncio.sleep(pause)
 
     def _left(self) -> float:
         """Seconds until the deadline."""
@@ -177,7 +198,7 @@ class Runner:
 
     def _restart(self, partial: str) -> None:
         """Begin another try, from the text that stands."""
-        self._usage = None
+        self._usage, self._finish = None, FinishReason.STOP
         if self._shown or partial != self._log.output:
             self._log.event(restarted("retry", len(partial)))
             metrics.RESTARTS.labels(self.record.queue, "retry").inc()
@@ -203,15 +224,16 @@ class Runner:
                 if text:
                     self._text(text)
             case ToolCall() | ToolResult():
-                self._log.event(tool(item))
+                self._log.event(outputs.entry(item))
                 self._shown = True
             case StartOver():
                 self._restart("")
             case Usage():
-                self._add_usage(item)
+                self._usage = outputs.add(self._usage, item)
+            case Finish():
+                self._finish = outputs.finish_reason(item)
             case _:
-                msg = f"an agent yields str or an Event, not {type(item).__name__}"
-                raise TypeError(msg)
+                raise AgentOutputError(f"an agent yields str or an Event, not {type(item).__name__}")
 
     def _text(self, text: str) -> None:
         if not self._said:
@@ -222,13 +244,6 @@ class Runner:
         self._shown = True
         self._log.text(text)
 
-    def _add_usage(self, usage: Usage) -> None:
-        so_far = self._usage or {"input_tokens": 0, "output_tokens": 0}
-        self._usage = {
-            "input_tokens": so_far["input_tokens"] + usage.input_tokens,
-            "output_tokens": so_far["output_tokens"] + usage.output_tokens,
-        }
-
     async def _end(self, task: asyncio.Task[None]) -> tuple[str, tuple[str, ...]]:
         if self._stop is Stop.LOST:
             return self._lost()
@@ -237,7 +252,7 @@ class Runner:
         try:
             outcome = self._outcome(task)
         except Exception as error:  # noqa: BLE001 - what the agent gave cannot be written as JSON
-            outcome = self._failed(*_describe(error))
+            outcome = self._failed(*self._failures.describe(error))
         return await self._settle(outcome)
 
     def _outcome(self, task: asyncio.Task[None]) -> Outcome:
@@ -248,7 +263,7 @@ class Runner:
         if task.cancelled():
             return self._failed("agent_error", "The agent cancelled itself.")
         if error := task.exception():
-            return self._failed(*_describe(error))
+            return self._failed(*self._failures.describe(error))
         return self._completed()
 
     async def _hand_back(self) -> tuple[str, tuple[str, ...]]:
@@ -302,11 +317,10 @@ class Runner:
         return LEASE_LOST, ()
 
     def _completed(self) -> Outcome:
-        output = self._log.output
-        answer = {"role": "assistant", "content": output}
-        fields = members(output=output, usage=self._usage)
-        messages = (*self.record.input, answer)
-        return Outcome(Status.COMPLETED, fields, output, self._usage, messages=messages)
+        output, reason = self._log.output, self._finish
+        fields = members(output=output, usage=self._usage, finish_reason=reason)
+        messages = answered(self.record.input, output)
+        return Outcome(Status.COMPLETED, fields, output, self._usage, reason, messages=messages)
 
     def _cancelled(self) -> Outcome:
         output = self._log.output
@@ -367,25 +381,3 @@ async def _record_step(attempt: "ref[Runner]", name: str, result: bytes | None) 
         # The attempt is over, and with it all that its agent has left running.
         raise asyncio.CancelledError
     return await runner.record_step(name, result)
-
-
-def _backoff(number: int, error: TransientProviderError) -> float:
-    """Seconds before try `number` + 1: what the provider asked for, or exponential with full jitter.
-
-    Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    """
-    if error.retry_after is not None:
-        return error.retry_after
-    # Chance only spreads the load, it keeps no secret.
-    return random.uniform(RETRY_FIRST, min(RETRY_LONGEST, RETRY_FIRST * 2**number))  # noqa: S311
-
-
-def _describe(error: BaseException) -> tuple[str, str]:
-    """An error's code and message for the client."""
-    if isinstance(error, TurnpoolError):
-        code, message = error.code, error.message
-    else:
-        log.error("agent_failed", exc_info=error)
-        code, message = "agent_error", f"{type(error).__name__}: {error}"
-    # Half a surrogate pair, which a broken message may hold, cannot be written.
-    return code, message[:ERROR_CHARACTERS].encode(errors="replace").decode()

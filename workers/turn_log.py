@@ -43,6 +43,8 @@ class TurnLog:
         self._on_lost = on_lost
         self._entries: list[Entry] = []
         self._text: list[str] = []
+        # The first half of a surrogate pair: providers cut pairs between two pieces of text.
+        self._half = ""
         self._waiting = self._flying = 0
         self._kept: deque[Entry] = deque()
         self._kept_size = 0
@@ -61,6 +63,7 @@ class TurnLog:
     @output.setter
     def output(self, text: str) -> None:
         self._seal()
+        self._half = ""
         self._output = text
 
     def text(self, text: str) -> None:
@@ -78,7 +81,7 @@ class TurnLog:
         """An event between the text."""
         if self.closed:
             return
-        self._seal()
+        self._seal_half()
         self._entries.append(entry)
         self._waiting += _size(entry)
         self._writer.want(self, now=True)
@@ -104,6 +107,7 @@ class TurnLog:
         self.refuse()
         while self._flushing:
             await self._change()
+        self._seal_half()
         return self._take()
 
     def begin(self) -> tuple[Held, list[Entry]]:
@@ -169,8 +173,17 @@ class TurnLog:
 
     def _seal(self) -> None:
         if self._text:
-            text = _whole("".join(self._text))
+            text, self._half = _whole(self._half + "".join(self._text))
             self._text.clear()
+            if text:
+                self._output += text
+                self._entries.append(delta(text))
+
+    def _seal_half(self) -> None:
+        """As `_seal`; no other half follows."""
+        self._seal()
+        if self._half:
+            self._half, text = "", "\ufffd"
             self._output += text
             self._entries.append(delta(text))
 
@@ -184,10 +197,12 @@ def _size(entry: Entry) -> int:
     return len(entry.fields) + OVERHEAD
 
 
-def _whole(text: str) -> str:
-    """The text as it can be written in UTF-8: a provider may send half of a surrogate pair."""
+def _whole(text: str) -> tuple[str, str]:
+    """The text as it can be written in UTF-8, and the half of a surrogate pair that it ends with."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+        half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        text = text.removesuffix(half)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), half
+    return text, ""

@@ -14,7 +14,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from tests.acl import limited
-from tests.conftest import wait_until
+from tests.conftest import AGENTS, wait_until
 from tests.serving import serving
 from turnpool.settings import Settings
 from turnpool.store import Store
@@ -95,7 +95,7 @@ class Pool:
     def __init__(self, folder: Path, redis_url: str, broker_url: str = "", **env: str) -> None:
         self.folder = folder
         self.redis_url = redis_url
-        self._base = {"REDIS_URL": redis_url, "BROKER_URL": broker_url or redis_url} | env
+        self._base = {"REDIS_URL": redis_url, "BROKER_URL": broker_url or redis_url, "AGENTS": AGENTS} | env
         namespace = env.get("NAMESPACE", "turnpool")
         self.store = Store.connect(
             Settings(redis_url=redis_url, broker_url=broker_url or redis_url, namespace=namespace)

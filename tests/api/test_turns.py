@@ -206,3 +206,15 @@ async def test_cancelling_the_head_of_a_session_wakes_a_worker_for_the_next(
 
     await wait_until(two_wake_ups)
     assert (await claim(store)).id == "s.2"
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool", "function"])
+async def test_every_role_of_the_chat_format_is_taken(client: httpx.AsyncClient, role: str) -> None:
+    """As OpenAI has them; another is named."""
+    message = {"role": role, "content": "x", "name": "n"}
+    accepted = await post(client, input=[message])
+    assert accepted.status_code == 202
+    turn = (await client.get(f"/v1/turns/{accepted.json()['id']}")).json()
+    assert (turn["input"], turn["finish_reason"]) == ([message], None)
+    refused = await post(client, input=[message | {"role": "robot"}])
+    assert refused.status_code == 422

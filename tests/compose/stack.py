@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.compose.tools import COMPOSE_FILE, REPO, tool
+from tests.conftest import AGENTS
 
 PROJECT = "turnpool-smoke"
 SECONDS = 300  # an image may have to be fetched
@@ -71,6 +72,7 @@ class Stack:
         self._override.write_text(json.dumps({"secrets": files}))
         ports = {name: str(_free_port()) for name in PORTS}
         self._env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TURNPOOL_WORKERS": "1"} | ports
+        self._env["TURNPOOL_AGENTS"] = AGENTS
         if "DOCKER_HOST" in os.environ:
             self._env["DOCKER_HOST"] = os.environ["DOCKER_HOST"]
         key = self.secret("turnpool_api_keys").partition(":")[2]

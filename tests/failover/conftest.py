@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import AGENTS
 from tests.failover.servers import ClusterServers, SentinelServers
 from turnpool import keys
 from turnpool.settings import Settings
@@ -48,7 +49,9 @@ async def cluster(shared_cluster: ClusterServers) -> AsyncIterator[ClusterServer
 @pytest.fixture
 def settings(cluster: ClusterServers, redis_url: str) -> Settings:
     """Settings for the cluster, with short times."""
-    return Settings(redis_url=cluster.url, broker_url=redis_url, lease_seconds=0.5, metrics_port=0)
+    return Settings(
+        redis_url=cluster.url, broker_url=redis_url, agents=AGENTS, lease_seconds=0.5, metrics_port=0
+    )
 
 
 @pytest.fixture

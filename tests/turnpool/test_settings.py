@@ -189,8 +189,8 @@ def test_agents_have_queues_and_the_first_is_the_default() -> None:
 
 def test_an_unknown_agent_is_named_with_those_there_are() -> None:
     """The message helps whoever mistyped."""
-    with pytest.raises(UnknownAgentError, match="'chat2'; there are: chat, simulated"):
-        Settings().agent_spec("chat2")
+    with pytest.raises(UnknownAgentError, match="'chat2'; there are: chat, mine"):
+        Settings(agents="chat=m:f,mine=m:g").agent_spec("chat2")
 
 
 def test_the_broker_is_the_store_unless_told_otherwise() -> None:

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import wait_until
+from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, events
+from tests.workers.provider import Provider
 from turnpool.agent import Agent, can_continue
 from turnpool.store import Store
+from workers import retries
 from workers import runner as running
+from workers.agents import chat
 from workers.runner import Runner
 from workers.writer import Writer
 
@@ -66,8 +70,24 @@ class Worker:
 @pytest.fixture
 def worker(store: Store, writer: Writer, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch) -> Worker:
     """A worker on the test's server, with short pauses."""
-    monkeypatch.setattr(running, "RETRY_FIRST", 0.001)
-    monkeypatch.setattr(running, "RETRY_LONGEST", 0.002)
+    monkeypatch.setattr(retries, "RETRY_FIRST", 0.001)
+    monkeypatch.setattr(retries, "RETRY_LONGEST", 0.002)
     monkeypatch.setattr(running, "AWAY_PAUSE", 0.001)
     monkeypatch.setattr(running, "CLEAN_UP_SECONDS", 0.2)
     return Worker(store, writer, new_turn)
+
+
+@pytest.fixture
+async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
+    """A provider, to which the agent's settings point."""
+    provider = Provider()
+    async with serving(provider.serve) as port:
+        monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("TURNPOOL_LLM_MODEL", "small")
+        monkeypatch.setenv("TURNPOOL_LLM_MODELS", "other, big-*")
+        monkeypatch.setenv("TURNPOOL_LLM_API_KEY", "hush")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        chat._endpoint.cache_clear()
+        yield provider
+        await chat._endpoint().provider.close()
+        chat._endpoint.cache_clear()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import AGENTS
 from turnpool.errors import SettingsError
 from turnpool.settings import AgentSpec, Settings
 from workers.agents import chat, load_agents, simulated
@@ -16,8 +17,10 @@ def spec(target: str) -> AgentSpec:
 
 
 def test_the_built_in_agents_are_loaded() -> None:
-    """The default settings name two agents that are there."""
-    assert load_agents(Settings().agent_specs.values()) == {"chat": chat.agent, "simulated": simulated.agent}
+    """They are there; by default only the one that answers people is."""
+    assert load_agents(Settings().agent_specs.values()) == {"chat": chat.agent}
+    both = Settings(agents=AGENTS).agent_specs.values()
+    assert load_agents(both) == {"chat": chat.agent, "simulated": simulated.agent}
 
 
 def test_an_agent_of_ones_own_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

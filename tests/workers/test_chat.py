@@ -1,42 +1,22 @@
 """The agent `chat`, against a small provider that speaks HTTP."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tests.serving import serving
-from turnpool.agent import Event, Message, Steps, Turn, Usage
-from turnpool.errors import ProviderError, TransientProviderError
-from workers.agents import chat
+from tests.workers.provider import DONE, END, Provider, answer, chunk, rest, said, turn
+from turnpool.agent import Event, Finish, Turn, Usage
+from turnpool.errors import InvalidParamsError, ProviderError, SettingsError, TransientProviderError
+from turnpool.redaction import redact
+from turnpool.settings import AgentSpec
+from workers.agents import chat, load_agents
 
 pytestmark = pytest.mark.anyio
-
-
-def chunk(text: str | None = None, **more: Any) -> str:
-    """An event of the stream, as OpenAI's."""
-    delta = {} if text is None else {"content": text}
-    body = {"id": "1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta}]}
-    return f"data: {json.dumps(body | more)}\n\n"
-
-
-END = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
-DONE = END + "data: [DONE]\n\n"
-
-
-def answer(*parts: str, status: str = "200 OK", headers: str = "", cut: bool = False) -> bytes:
-    """A whole HTTP answer; cut: the connection ends before the body does."""
-    kind = "text/event-stream" if status.startswith("200") else "application/json"
-    chunks = [f"{len(part.encode()):x}\r\n{part}\r\n" for part in parts]
-    end = "" if cut else "0\r\n\r\n"
-    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n"
-    return (head + headers + "\r\n" + "".join(chunks) + end).encode()
 
 
 class Clock:
@@ -55,73 +35,6 @@ class Clock:
         for _ in range(seconds):
             self.ahead += 1
             await asyncio.sleep(0)
-
-
-@dataclass
-class Provider:
-    """Answers every request alike, and notes it."""
-
-    answer: bytes = b""
-    # What follows after the pause, seconds.
-    rest: bytes = b""
-    pause: float = 0
-    # What comes in between, ten times.
-    beat: bytes = b""
-    # What it does before it answers.
-    think: Callable[[], Awaitable[None]] | None = None
-    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
-        body = await reader.readexactly(int(headers["content-length"]))
-        self.requests.append((head[0], headers, json.loads(body)))
-        if self.think:
-            await self.think()
-        writer.write(self.answer)
-        await writer.drain()
-        # Who has heard enough goes away.
-        with suppress(ConnectionError):
-            for _ in range(10):
-                await asyncio.sleep(self.pause / 10)
-                writer.write(self.beat)
-                await writer.drain()
-            writer.write(self.rest)
-
-
-@pytest.fixture
-async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
-    """A provider, to which the agent's settings point."""
-    provider = Provider()
-    async with serving(provider.serve) as port:
-        monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
-        monkeypatch.setenv("TURNPOOL_LLM_MODEL", "small")
-        monkeypatch.setenv("TURNPOOL_LLM_API_KEY", "hush")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        chat._endpoint.cache_clear()
-        yield provider
-        await chat._endpoint().client.close()
-        chat._endpoint.cache_clear()
-
-
-def turn(messages: list[Message] | None = None, **params: Any) -> Turn:
-    """A turn of a conversation."""
-    messages = messages or [{"role": "user", "content": "hello"}]
-
-    async def record(_: str, result: bytes | None) -> bytes:
-        await asyncio.sleep(0)
-        return result or b""
-
-    return Turn("s.1", "s", "chat", messages[-1:], messages, params, {}, 1, Steps(record))
-
-
-async def said(turn: Turn, items: list[str | Event] | None = None) -> list[str | Event]:
-    """All that the agent yields; what comes before an error is in the list given."""
-    items = [] if items is None else items
-    async for item in chat.agent(turn):
-        items.append(item)
-    return items
 
 
 async def test_the_text_is_passed_on_as_it_comes(provider: Provider) -> None:
@@ -204,12 +117,13 @@ YEARS = pytest.approx(datetime(2037, 10, 21, 7, 28, tzinfo=UTC).timestamp() - ti
     [
         ("429 Too Many Requests", "7", 7.0),
         ("429 Too Many Requests", "0.5", 0.5),
-        ("429 Too Many Requests", "Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("429 Too Many Requests", "Wed, 21 Oct 2015 07:28:00 GMT", None),
         ("429 Too Many Requests", "Wed, 21 Oct 2037 07:28:00 GMT", YEARS),
         ("429 Too Many Requests", "soon", None),
         ("429 Too Many Requests", "nan", None),
         ("429 Too Many Requests", "inf", None),
         ("429 Too Many Requests", "-3", None),
+        ("429 Too Many Requests", "0", None),
         ("429 Too Many Requests", "1 Jan 99999999999999999999 00:00:00 GMT", None),
         ("429 Too Many Requests", None, None),
         ("500 Internal Server Error", None, None),
@@ -240,12 +154,11 @@ async def test_errors_that_will_not_pass(provider: Provider, status: str) -> Non
 
 
 BROKEN: dict[str, Callable[[], bytes]] = {
-    "no finish_reason": lambda: answer(chunk("half"), "data: [DONE]\n\n"),
+    "no finish_reason": lambda: answer(chunk("half")),
     "a list": lambda: answer(chunk("half"), "data: [1, 2]\n\n", DONE),
     "choices that are none": lambda: answer(chunk("half"), 'data: {"choices": ["x"]}\n\n', DONE),
     "a delta that is none": lambda: answer(chunk("half"), chunk(choices=[{"delta": "x"}]), DONE),
     "text that is none": lambda: answer(chunk("half"), chunk(choices=[{"delta": {"content": [1]}}]), DONE),
-    "usage that is none": lambda: answer(chunk("half"), chunk(usage={"prompt_tokens": "many"}), DONE),
     "cut": lambda: answer(chunk("half"), cut=True),
     "error event": lambda: answer(chunk("half"), 'data: {"error": {"message": "overloaded"}}\n\n', DONE),
     "no JSON": lambda: answer(chunk("half"), 'data: {"choices": \n\n', DONE),
@@ -278,7 +191,7 @@ async def test_a_provider_that_is_not_there_may_come_back(
 ) -> None:
     """A refused connection is tried again later."""
     assert provider.requests == []
-    await chat._endpoint().client.close()
+    await chat._endpoint().provider.close()
     monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", "http://127.0.0.1:1/v1")
     chat._endpoint.cache_clear()
     with pytest.raises(TransientProviderError, match="cannot be reached"):
@@ -312,12 +225,7 @@ async def test_an_answer_that_is_a_tool_call_is_an_error(
         await said(turn())
     assert not isinstance(raised.value, TransientProviderError)
     provider.answer = answer(chunk("Let me look."), call, end)
-    assert await said(turn()) == ["Let me look."]
-
-
-def rest(*parts: str, cut: bool = False) -> bytes:
-    """What follows of an answer."""
-    return answer(*parts, cut=cut).partition(b"\r\n\r\n")[2]
+    assert await said(turn()) == ["Let me look.", *([Finish("tool_calls")] if reason != "stop" else [])]
 
 
 @pytest.fixture
@@ -353,7 +261,7 @@ async def test_a_first_token_may_come_late(provider: Provider, monkeypatch: pyte
     provider.answer = answer(chunk("late"), DONE)
     assert await said(turn()) == ["late"]
     provider.think = lambda: clock.pass_by(150)
-    with pytest.raises(TransientProviderError, match="cannot be reached: Request timed out"):
+    with pytest.raises(TransientProviderError, match="sent no answer within 120 s"):
         await said(turn())
 
 
@@ -365,7 +273,7 @@ async def test_a_stall_after_the_end_harms_nothing(stalling: Provider) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal", "tool_calls"])
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "tool_calls"])
 async def test_a_model_that_works_does_not_stall(stalling: Provider, name: str) -> None:
     """It may think or call tools in mid-answer."""
     value = [{"index": 0}] if name == "tool_calls" else "x"
@@ -385,3 +293,187 @@ async def test_the_time_of_a_slow_reader_is_no_stall(stalling: Provider) -> None
     assert await anext(answering) == "half"
     await asyncio.sleep(0.45)
     assert [item async for item in answering] == ["whole"]
+
+
+async def bodies(provider: Provider, turn: Turn) -> dict[str, Any]:
+    """What the endpoint was sent for a turn."""
+    provider.answer = answer(chunk("hi"), DONE)
+    await said(turn)
+    return provider.requests[-1][2]
+
+
+async def test_params_win_over_what_the_agent_adds(provider: Provider) -> None:
+    """Some endpoints refuse stream_options; the conversation and streaming are the agent's own."""
+    assert "stream_options" not in await bodies(provider, turn(stream_options=None))
+    sent = await bodies(provider, turn(stream_options={"include_usage": False}, messages=[], stream=False))
+    assert sent["stream_options"] == {"include_usage": False}
+    assert (sent["stream"], sent["messages"]) == (True, [{"role": "user", "content": "hello"}])
+    assert (await bodies(provider, turn(model=None)))["model"] == "small"
+
+
+@pytest.mark.parametrize(
+    "params", [{"model": "other"}, {"model": "big-1"}, {"models": ["small", "big-2"]}, {"model": "small"}]
+)
+async def test_models_that_the_operator_allows_may_be_named(
+    provider: Provider, params: dict[str, Any]
+) -> None:
+    """By name or by pattern."""
+    assert (await bodies(provider, turn(**params))).items() >= params.items()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"model": "huge"},
+        {"model": "Big-1"},
+        {"model": ["small"]},
+        {"model": 7},
+        {"models": ["small", "huge"]},
+        {"models": "huge"},
+        {"fallbacks": [{"model": "huge"}]},
+        {"api_base": "http://169.254.169.254/"},
+        {"base_url": "http://x"},
+        {"api_key": "x"},
+        {"extra_headers": {}},
+        {"extra_body": {"model": "huge"}},
+    ],
+)
+async def test_clients_choose_no_other_model_or_endpoint(provider: Provider, params: dict[str, Any]) -> None:
+    """The turn fails before any request, and names the param."""
+    with pytest.raises(
+        InvalidParamsError, match=rf"params.{'model' if 'model' in min(params) else min(params)}"
+    ):
+        await said(turn(**params))
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("history", "sent"),
+    [
+        ([("user", "a"), ("assistant", "")], [("user", "a\n\nhello")]),
+        ([("user", "a"), ("assistant", None)], [("user", "a\n\nhello")]),
+        ([("user", "a"), ("assistant", " \n")], [("user", "a\n\nhello")]),
+        ([("user", "a"), ("user", "b")], [("user", "a\n\nb\n\nhello")]),
+        ([("user", "a"), ("assistant", "b")], [("user", "a"), ("assistant", "b"), ("user", "hello")]),
+        ([("system", "a")], [("system", "a"), ("user", "hello")]),
+        (
+            [("user", [{"type": "text", "text": "a"}])],
+            [("user", [{"type": "text", "text": "a"}]), ("user", "hello")],
+        ),
+    ],
+)
+async def test_no_empty_message_is_sent(
+    provider: Provider, history: list[tuple[str, Any]], sent: list[tuple[str, Any]]
+) -> None:
+    """Strict endpoints refuse empty answers, and users' messages in a row."""
+    messages = [{"role": role, "content": content} for role, content in [*history, ("user", "hello")]]
+    body = await bodies(provider, turn(messages))
+    assert [(message["role"], message["content"]) for message in body["messages"]] == sent
+
+
+async def test_an_answer_that_is_a_tool_call_is_kept_though_empty(provider: Provider) -> None:
+    """Its call says something; the input of the turn itself is sent as posted."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+    result = {"role": "tool", "tool_call_id": "1", "content": "3"}
+    hello = turn([call, result, {"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    hello.input = hello.messages[2:]
+    assert (await bodies(provider, hello))["messages"] == hello.messages
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        ("/v1?api-version=2026-01-01", "POST /v1/chat/completions?api-version=2026-01-01 HTTP/1.1"),
+        ("/v1/?a=1&b=%2F", "POST /v1/chat/completions?a=1&b=%2F HTTP/1.1"),
+        ("", "POST /chat/completions HTTP/1.1"),
+        ("/openai/deployments/gpt%204", "POST /openai/deployments/gpt%204/chat/completions HTTP/1.1"),
+    ],
+)
+async def test_a_base_url_may_have_a_query(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, base: str, line: str
+) -> None:
+    """It belongs to every request, behind the path."""
+    url = chat._endpoint().settings.llm_base_url.removesuffix("/v1")
+    monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", url + base)
+    await chat._endpoint().provider.close()
+    chat._endpoint.cache_clear()
+    await bodies(provider, turn())
+    assert provider.requests[-1][0] == line
+
+
+async def test_the_wait_for_the_first_token_is_a_setting(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any answer, and after mere signs of life."""
+    monkeypatch.setenv("TURNPOOL_FIRST_TOKEN_SECONDS", "0.2")
+    await chat._endpoint().provider.close()
+    chat._endpoint.cache_clear()
+    provider.pause = 5
+    for begin in (b"", answer(": wait\n\n", chunk(""), cut=True)):
+        provider.answer, provider.beat = begin, b"" if not begin else rest(": wait\n\n", cut=True)
+        with pytest.raises(TransientProviderError, match=r"sent no answer within 0.2 s"):
+            await said(turn())
+
+
+@pytest.mark.slow
+async def test_more_than_a_thousand_turns_are_answered_at_once(provider: Provider) -> None:
+    """Each has a connection of its own."""
+    together, all_here = 1_100, asyncio.Event()
+
+    async def wait_for_all() -> None:
+        if len(provider.requests) == together:
+            all_here.set()
+        await all_here.wait()
+
+    provider.think = wait_for_all
+    provider.answer = answer(chunk("hi"), DONE)
+    assert await asyncio.gather(*(said(turn()) for _ in range(together))) == [["hi"]] * together
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1/v1", "ConnectionRefusedError: .*111"),
+        ("http://no-such-host.invalid/v1", "gaierror: "),
+        ("https://127.0.0.1:{port}/v1", "SSLError: .*SSL"),
+    ],
+)
+async def test_the_log_says_why_a_connection_failed(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+) -> None:
+    """What the system said, not that all attempts failed; clients are told less."""
+    assert provider.requests == []
+    await chat._endpoint().provider.close()
+    chat._endpoint.cache_clear()
+
+    async def speak_no_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+
+    async with serving(speak_no_tls) as port:
+        monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", url.format(port=port))
+        with pytest.raises(TransientProviderError, match=f"cannot be reached: {reason}") as raised:
+            await said(turn())
+    assert raised.value.unavailable
+    assert raised.value.public == "The model's provider cannot be reached."
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "SOCKS proxy, which needs the package socksio"),
+        ("HTTPS_PROXY", "socks5h://me:hush@127.0.0.1:9", "SOCKS proxy, which needs the package socksio"),
+        ("HTTP_PROXY", "ftp://me:hush@h", "a proxy or certificate variable of the environment"),
+        ("SSL_CERT_FILE", "/no/such/file", "a proxy or certificate variable of the environment"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_refuses_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    """When the agent is loaded, not when the first turn fails."""
+    chat._endpoint.cache_clear()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=says) as raised:
+        load_agents([AgentSpec(name="chat", target="workers.agents.chat:agent", queue="turns")])
+    assert "hush" not in redact(raised.value.message)
+    chat._endpoint.cache_clear()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.serving import serving
-from tests.workers.test_chat import DONE, answer, chunk
+from tests.workers.provider import DONE, answer, chunk
 from turnpool.agent import Event, StartOver, Steps, Turn, can_continue
 from turnpool.errors import TransientProviderError
 from workers.agents import chat, continuing
@@ -88,9 +88,10 @@ async def endpoint(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Endpoint]:
     async with serving(endpoint.serve) as port:
         monkeypatch.setenv("TURNPOOL_LLM_BASE_URL", f"http://127.0.0.1:{port}/v1")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("TURNPOOL_LLM_MODELS", "*")
         chat._endpoint.cache_clear()
         yield endpoint
-        await chat._endpoint().client.close()
+        await chat._endpoint().provider.close()
         chat._endpoint.cache_clear()
 
 
@@ -138,9 +139,10 @@ async def test_an_endpoint_is_tried_once(endpoint: Endpoint) -> None:
     assert await asyncio.gather(*(said(STORY[:9]) for _ in range(5))) == [[STORY[9:]]] * 5
     await said(STORY[:9])
     questions = [request["messages"][0]["content"].split()[0] for request in endpoint.requests]
-    assert (questions.count("Count"), questions.count("Tell")) == (1, 6)
+    assert (questions.count("Count"), questions.count("Tell")) == (3, 6)
     assert {tuple(sorted(request)) for request in endpoint.requests if "stream_options" not in request} == {
-        ("messages", "model", "stream")
+        ("messages", "model", "stream"),
+        ("add_generation_prompt", "continue_final_message", "messages", "model", "stream"),
     }
     await said(STORY[:9], model="other")
     assert [request["model"] for request in endpoint.requests[-2:]] == ["other"] * 2
@@ -181,7 +183,7 @@ async def test_the_setting_decides(
     chat._endpoint.cache_clear()
     endpoint.kind = "strict"
     items = await said(STORY[:9])
-    assert items == ([STORY] if goes_on else [StartOver(), STORY])
+    assert items == ([STORY[9:]] if goes_on else [StartOver(), STORY])
     assert can_continue(chat.agent) is goes_on
     asked = any(request["messages"][0] == continuing.QUESTION for request in endpoint.requests)
     assert asked is (mode != "never")
@@ -240,10 +242,70 @@ async def test_a_turn_that_is_cancelled_leaves_the_trial_to_the_others() -> None
         await allowed.wait()
         yield continuing.REST
 
-    first, other = (asyncio.create_task(ways.find(("url", "model"), ask, {})) for _ in range(2))
+    first, other = (asyncio.create_task(ways.find(("url", "model", ""), ask, {})) for _ in range(2))
     await begun.wait()
     first.cancel()
     await asyncio.wait({first})
     allowed.set()
     assert await other == continuing.WAYS[0]
     assert (first.cancelled(), asked) == (True, 1)
+
+
+JSON_PART, JSON_REST = '{"city": "Paris", "', 'country": "France"}'
+
+
+async def test_the_trial_has_the_turn_s_own_params(endpoint: Endpoint) -> None:
+    """They decide how an answer goes on, so each shape is tried once; limits leave room for an answer."""
+    json_mode = {"response_format": {"type": "json_object"}, "max_tokens": 1, "stop": ["7"], "temperature": 0}
+    assert await said(STORY[:9], **json_mode) == [STORY[9:]]
+    trial = next(request for request in endpoint.requests if request["messages"][0] == continuing.QUESTION)
+    assert trial["response_format"] == {"type": "json_object"}
+    assert (trial["max_tokens"], trial["temperature"], "stop" in trial) == (continuing.TRIAL_TOKENS, 0, False)
+    assert endpoint.requests[-1]["max_tokens"] == 1
+    tried = len(endpoint.requests)
+    await said(STORY[:9], **json_mode, seed=7)
+    assert len(endpoint.requests) == tried + 1
+    await said(STORY[:9])
+    assert len(endpoint.requests) > tried + 2
+
+
+async def test_an_explicit_flag_is_asked_for_first(endpoint: Endpoint) -> None:
+    """An endpoint that has one may, without it, close the message and guess how it goes on."""
+    endpoint.kind = "vllm"
+    await said(STORY[:9])
+    assert [request.get("continue_final_message") for request in endpoint.requests] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("rest", "items"),
+    [
+        (JSON_REST, [JSON_REST]),
+        (JSON_PART + JSON_REST, [JSON_REST]),
+        ('{"city": "London"}', [StartOver(), '{"city": "London"}']),
+        ('{"town": "Paris"}', None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "vllm", "prefix"])
+async def test_json_that_begins_again_is_not_glued(
+    endpoint: Endpoint, kind: str, rest: str, items: list[str | Event] | None
+) -> None:
+    """Whatever the trial said: a grammar begins at its beginning, and some models do."""
+    endpoint.kind = kind
+    endpoint.fails = {"Tell": _streamed(rest)}
+    if items is None:
+        # In mid-string a brace may follow; nothing shows that this one begins another answer.
+        items = [rest]
+    assert await said(JSON_PART) == items
+
+
+async def test_no_more_shapes_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients choose the params."""
+    monkeypatch.setattr(continuing, "MAX_KNOWN", 3)
+    ways = continuing.Ways()
+
+    async def ask(_: continuing.Body) -> continuing.Answer:
+        yield continuing.REST
+
+    for number in range(9):
+        await ways.find(("url", "model", str(number)), ask, {})
+    assert len(ways._found) == 3

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, events, take
 from turnpool.agent import ToolCall
-from turnpool.events import Entry, delta, tool
+from turnpool.events import Entry, delta, restarted, tool
 from turnpool.settings import Settings
 from turnpool.store import Held, Store
 from workers import writer as writing
@@ -325,7 +325,7 @@ async def test_an_error_that_does_not_pass_does_not_end_the_writer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "whole"), [("a\ud83d", "a\ufffd"), ("\udc4b!", "\ufffd!"), ("\ud83d\udc4b", "👋"), ("ü", "ü")]
+    ("text", "whole"), [("a\ud83d", "a"), ("\udc4b!", "\ufffd!"), ("\ud83d\udc4b", "👋"), ("ü", "ü")]
 )
 async def test_half_a_character_is_replaced(text: str, whole: str) -> None:
     """A provider that cuts a character in two spoils that character only; output and events agree."""
@@ -336,6 +336,25 @@ async def test_half_a_character_is_replaced(text: str, whole: str) -> None:
         await wait_until(store.called(1))
         assert store.written() == [[delta(whole)]]
         assert log.output == whole
+
+
+async def test_a_character_cut_in_two_is_whole_again() -> None:
+    """Each half may have a flush of its own; one that stays alone is replaced at the end or an event."""
+    store = Notebook()
+    async with running(store, 0.005) as writer:
+        log = log_of(writer)
+        log.text("a\ud83d")
+        await wait_until(store.called(1))
+        log.text("\udc4bb")
+        await wait_until(store.called(2))
+        assert store.written() == [[delta("a")], [delta("👋b")]]
+        log.text("\ud83d")
+        log.event(restarted("retry", 0))
+        log.text("\ud83d")
+        rest = await log.close()
+        written = [entry for entries in store.written() for entry in entries] + rest
+        assert written[2:] == [delta("\ufffd"), restarted("retry", 0), delta("\ufffd")]
+        assert log.output == "a👋b\ufffd\ufffd"
 
 
 @pytest.mark.slow

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import cast
 
-from turnpool.agent import Agent
+from turnpool.agent import Agent, check
 from turnpool.errors import SettingsError
 from turnpool.settings import AgentSpec
 
 
 def load_agents(specs: Iterable[AgentSpec]) -> dict[str, Agent]:
-    """The agents by name. Raises SettingsError for one that cannot be loaded."""
+    """The agents by name. Raises SettingsError for one that cannot be loaded, or refuses the settings."""
     return {spec.name: _load(spec) for spec in specs}
 
 
@@ -27,4 +27,6 @@ def _load(spec: AgentSpec) -> Agent:
         raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r} cannot be loaded: {reason}") from error
     if not callable(agent):
         raise SettingsError(f"TURNPOOL_AGENTS: agent {spec.name!r}: {spec.target} is not a function")
-    return cast("Agent", agent)
+    loaded = cast("Agent", agent)
+    check(loaded)
+    return loaded

@@ -2,15 +2,19 @@
 
 The partial answer is sent as the last message, the assistant's own. No endpoint says whether it goes
 on from there, so each is asked once to go on counting: one that does so says the next number, one that
-repeats what it was given says that first, and one that does neither starts over.
+repeats what it was given says that first, and one that does neither starts over. Params like
+`response_format` decide it too, so each shape of them has a trial of its own.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from hashlib import sha256
 from typing import Any, NamedTuple
 
-from turnpool.agent import Event, Message, StartOver
+import orjson
+
+from turnpool.agent import Event, Message
 from turnpool.errors import ProviderError, TransientProviderError
 from turnpool.logs import get_logger
 
@@ -19,7 +23,7 @@ log = get_logger(__name__)
 Body = dict[str, Any]
 Answer = AsyncGenerator[str | Event, None]
 Ask = Callable[[Body], Answer]
-"""Sends a request's body and gives the answer as it comes."""
+"""Sends a request's body and gives the answer as it arrives."""
 
 
 class Way(NamedTuple):
@@ -30,10 +34,13 @@ class Way(NamedTuple):
     repeats: bool = False
 
 
+PLAIN = Way({}, {})
+"""llama.cpp, and providers that complete any last message."""
+# Explicit ones first: an endpoint without them may close the message, and a good model guess how it goes on.
 WAYS = (
-    Way({}, {}),  # llama.cpp, and providers that complete any last message
     Way({"add_generation_prompt": False, "continue_final_message": True}, {}),  # vLLM, SGLang
     Way({}, {"prefix": True}),  # Mistral, DeepSeek
+    PLAIN,
 )
 QUESTION: Message = {"role": "user", "content": "Count to twenty in digits."}
 # No answer that starts over would begin so.
@@ -41,6 +48,25 @@ PARTIAL = "Gladly, and slowly: 1, 2, 3, 4, 5, 6,"
 REST = "7, 8"
 # Seconds to wait for each token of a trial; turns wait for it that have been cut off already.
 TRIAL_TIMEOUT = 10.0
+# Tokens of a trial, where the params set a limit: one of a single token would show nothing.
+TRIAL_TOKENS = 64
+LIMITS = ("max_tokens", "max_completion_tokens")
+# Params that change neither how a message is continued nor what an answer is made of.
+INDIFFERENT = frozenset({
+    "model", "messages", "stream", "stream_options", *LIMITS, "n", "stop", "seed", "temperature", "top_p",
+    "user", "metadata", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "store",
+    "service_tier", "safety_identifier", "prompt_cache_key",
+})  # fmt: skip
+# Params of a trial that are left out: they would cut it short, or have it answered several times.
+NOT_TRIED = frozenset({"messages", "stream_options", "n", "stop"})
+# Shapes of which it is remembered how they go on; clients choose the params.
+MAX_KNOWN = 1000
+
+
+def shape_of(body: Body) -> str:
+    """What of the params decides how an answer goes on; empty where there are none such."""
+    shape = {name: value for name, value in body.items() if name not in INDIFFERENT}
+    return sha256(orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)).hexdigest() if shape else ""
 
 
 def request(body: Body, way: Way, partial: str) -> Body:
@@ -51,11 +77,11 @@ def request(body: Body, way: Way, partial: str) -> Body:
 
 async def find_way(ask: Ask, body: Body) -> Way | None:
     """How the endpoint is made to go on, None if it cannot be. Raises TransientProviderError."""
+    trial = {name: value for name, value in body.items() if name not in NOT_TRIED}
+    trial |= {name: TRIAL_TOKENS for name in LIMITS if name in trial} | {"messages": [QUESTION]}
     for way in WAYS:
-        # Nothing else of the turn's own request: an answer of one token would show nothing.
-        small: Body = {name: body[name] for name in ("model", "stream") if name in body}
         try:
-            text = await _beginning(ask(request({**small, "messages": [QUESTION]}, way, PARTIAL)))
+            text = await _beginning(ask(request(trial, way, PARTIAL)))
         except TimeoutError:
             message = f"The model's provider was silent for {TRIAL_TIMEOUT:g} s when asked to continue."
             raise TransientProviderError(message) from None
@@ -92,42 +118,27 @@ def _undecided(text: str) -> bool:
     return REST.startswith(text) or PARTIAL.startswith(text) or text.startswith(PARTIAL)
 
 
-async def without(partial: str, answer: AsyncIterator[str | Event]) -> Answer:
-    """What follows the partial answer, of one that repeats it; if it does not after all, all of it."""
-    text = ""
-    async for item in answer:
-        if text == partial or not isinstance(item, str):
-            yield item
-            continue
-        text += item
-        if text.startswith(partial):
-            if rest := text.removeprefix(partial):
-                yield rest
-            text = partial
-        elif not partial.startswith(text):
-            yield StartOver()
-            yield text
-            text = partial
-    if text not in ("", partial):
-        yield StartOver()
-        yield text
+Key = tuple[str, str, str]
+"""Address, model, and shape of the params."""
 
 
 class Ways:
-    """What is known of the endpoints, by address and model. Belongs to one event loop."""
+    """What is known of the endpoints. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], asyncio.Task[Way | None]] = {}
+        self._found: dict[Key, asyncio.Task[Way | None]] = {}
 
-    def cannot(self, endpoint: tuple[str, str]) -> bool:
+    def cannot(self, endpoint: Key) -> bool:
         """Whether the endpoint was tried and cannot go on."""
         task = self._found.get(endpoint)
         return task is not None and _answered(task) and task.result() is None
 
-    async def find(self, endpoint: tuple[str, str], ask: Ask, body: Body) -> Way | None:
+    async def find(self, endpoint: Key, ask: Ask, body: Body) -> Way | None:
         """As `find_way`, which is asked once, however many turns want to know."""
         task = self._found.get(endpoint)
         if task is None or (task.done() and not _answered(task)):
+            if len(self._found) >= MAX_KNOWN:
+                del self._found[next(iter(self._found))]
             task = self._found[endpoint] = asyncio.create_task(find_way(ask, body), name="find a way")
         return await asyncio.shield(task)
 

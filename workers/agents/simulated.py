@@ -37,7 +37,8 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise ProviderError(f"simulated: params.{name}: {first['msg']}") from None
+        said = f"simulated: params.{name}: {first['msg']}"
+        raise ProviderError(said, said) from None
     jitter = random.Random(params.seed) if params.seed is not None else None  # noqa: S311 - the same seed, the same times
     loop = asyncio.get_running_loop()
     due = loop.time() + params.ttft_ms / 1000
@@ -48,7 +49,8 @@ async def agent(turn: Turn) -> AsyncIterator[str | Event]:
     for k in range(start, params.tokens):
         await asyncio.sleep(max(due - loop.time(), 0))
         if k == params.fail_at:
-            raise ProviderError(f"simulated: failed at token {k}, as asked")
+            said = f"simulated: failed at token {k}, as asked"
+            raise ProviderError(said, said)
         yield f"w{k} "
         # Exponential, as tokens of a busy server come.
         due += params.itl_ms / 1000 * (jitter.expovariate(1) if jitter else 1)
