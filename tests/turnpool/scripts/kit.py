@@ -5,7 +5,7 @@ from typing import Any
 
 from turnpool import keys
 from turnpool.agent import Message
-from turnpool.events import Entry, data_of, delta, members
+from turnpool.events import Entry, data_of, delta, members, seq_of
 from turnpool.models import NewTurn, Outcome, Reaped, TurnRecord, WorkerInfo
 from turnpool.states import Status
 from turnpool.store import Held, Store
@@ -45,7 +45,10 @@ def failed(code: str = "agent_error") -> Outcome:
 
 async def events(store: Store, turn_id: str) -> list[dict[str, Any]]:
     """The data of all events in a turn's log."""
-    return [data_of(frame) for frame in await store.frames(turn_id, 0)]
+    found: list[bytes] = []
+    while page := await store.frames(turn_id, seq_of(found[-1]) if found else 0):
+        found += page
+    return [data_of(frame) for frame in found]
 
 
 async def kinds(store: Store, turn_id: str) -> list[str]:
