@@ -5,7 +5,7 @@ from typing import Any
 
 from turnpool import keys
 from turnpool.agent import Message
-from turnpool.events import Entry, data_of, delta, members
+from turnpool.events import Entry, data_of, delta, members, seq_of
 from turnpool.ids import scoped
 from turnpool.models import NewTurn, Outcome, Reaped, TurnRecord, WorkerInfo
 from turnpool.states import Status
@@ -51,7 +51,10 @@ def failed(code: str = "agent_error") -> Outcome:
 
 async def events(store: Store, turn_id: str) -> list[dict[str, Any]]:
     """The data of all events in a turn's log."""
-    return [data_of(frame) for frame in await store.frames(turn_id, "default", 0)]
+    found: list[bytes] = []
+    while page := await store.frames(turn_id, "default", seq_of(found[-1]) if found else 0):
+        found += page
+    return [data_of(frame) for frame in found]
 
 
 async def kinds(store: Store, turn_id: str) -> list[str]:
