@@ -1,6 +1,7 @@
 """What the store takes and gives: frozen, typed, free of Redis."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -156,13 +157,16 @@ class WorkerInfo:
     slots: int
     running: int
     draining: bool
+    agents: tuple[str, ...] = ()
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
     """How much waits and runs in a queue. `oldest_wait_seconds` is 0 if nothing waits.
 
-    `ready`: those of the queued that a worker could take now; the others wait behind one of their session.
+    `ready`: those of the queued that a worker could take now; the others wait behind one of their session,
+    for a trial (`suspects`), or for a worker that has their agent (`parked`: turns by agent).
     """
 
     name: str
@@ -170,15 +174,26 @@ class QueueState:
     ready: int
     running: int
     oldest_wait_seconds: float
+    suspects: int = 0
+    parked: dict[str, int] = field(default_factory=dict)
+
+    def unserved(self, workers: Iterable[WorkerInfo]) -> dict[str, int]:
+        """Turns by agent that no live worker of the queue has."""
+        agents = {agent for worker in workers if self.name in worker.queues for agent in worker.agents}
+        return {agent: count for agent, count in self.parked.items() if agent not in agents}
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What a look for dead workers found: turns back in the queue, turns ended, queues to wake."""
+    """What a look for dead workers found: turns back in the queue, turns ended, queues to wake.
+
+    `parked`: prefixes of partitions, one for each turn that only a worker with its agent may claim there.
+    """
 
     requeued: tuple[str, ...]
     ended: tuple[str, ...]
     woken: tuple[str, ...]
+    parked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

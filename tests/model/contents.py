@@ -62,6 +62,8 @@ class Contents:
     queued: frozenset[str]
     deadlines: frozenset[str]
     leases: frozenset[tuple[str, bool]]
+    suspects: frozenset[str]
+    trials: frozenset[str]
     missing: int
     pulse: tuple[bool, bool]
     immortal: list[str]
@@ -73,7 +75,7 @@ def names() -> list[str]:
     names = [f("", SESSION) for f in (keys.session, keys.line, keys.messages, keys.pending)]
     names += [f("", turn_id) for turn_id in TURNS for f in (keys.turn, keys.log, keys.steps)]
     names += [f("", QUEUE) for f in (keys.tenants, keys.service, keys.queued, keys.deadlines)]
-    names += [f("", QUEUE) for f in (keys.leases, keys.missing)]
+    names += [f("", QUEUE) for f in (keys.leases, keys.missing, keys.suspects, keys.trials, keys.isolation)]
     names += [keys.ready("", QUEUE, TENANT), keys.sessions("", TENANT), keys.worker("", WORKER)]
     names += [f("") for f in (keys.accepted, keys.pulse, keys.watched, keys.workers)]
     return names + [keys.idempotency("", SESSION, f"{TENANT}:{post}") for post, _ in enumerate(TURNS, 1)]
@@ -96,6 +98,8 @@ def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
         queued=frozenset(_hash(found, keys.queued("", QUEUE))),
         deadlines=frozenset(_hash(found, keys.deadlines("", QUEUE))),
         leases=frozenset((name, float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()),
+        suspects=frozenset(_hash(found, keys.suspects("", QUEUE))),
+        trials=frozenset(_hash(found, keys.trials("", QUEUE))),
         missing=int(_hash(found, keys.missing("", QUEUE)).get("count", 0)),
         pulse=_pulse(_hash(found, keys.pulse(""))),
         immortal=[key for key, (_, ttl) in found.items() if ttl < 0 and not key.startswith(keys.INDEXES)],
