@@ -7,8 +7,9 @@ until the broker is there again, says nothing meanwhile, and keeps a worker from
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.app import events
 from celery.events import EventDispatcher
@@ -26,6 +27,8 @@ class PoolConsumer(Consumer):
 
     # Not a flag: a reconnection drops the timer's entries, and then this has just passed.
     _planned = 0.0
+    # Told whether the broker is connected.
+    on_connection: ClassVar[Callable[..., None]] = staticmethod(lambda **_: None)
 
     def on_send_event_buffered(self) -> None:
         """Plan a flush; called by the event dispatcher with each event it buffers."""
@@ -36,9 +39,11 @@ class PoolConsumer(Consumer):
 
     def ensure_connected(self, conn: Connection) -> Connection:
         """Connect, however long it takes; called at the start and after each loss."""
+        self.on_connection(connected=False)
         pace = {"interval_start": RECONNECT, "interval_step": 0, "interval_max": RECONNECT}
         conn.ensure_connection = partial(conn.ensure_connection, **pace)  # type: ignore[method-assign]
         connected: Connection = super().ensure_connected(conn)
+        self.on_connection(connected=True)
         return connected
 
 

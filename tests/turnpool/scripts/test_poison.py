@@ -14,7 +14,7 @@ SILENT, STREAMING = Kind(30), Kind(30, says=3)
 AT_ONCE = Kind(0, kills=True)
 
 
-def among(healthy: Kind, place: int, count: int = 40, **poisons: Kind) -> dict[str, Kind]:
+def among(healthy: Kind, place: int, poisons: dict[str, Kind], count: int = 40) -> dict[str, Kind]:
     """So many healthy turns, the others before the one at this place."""
     names = [f"healthy-{n}" for n in range(count)]
     names[place:place] = poisons
@@ -27,7 +27,7 @@ async def test_a_poison_turn_fails_alone_within_a_minute(
     store: Store, new_turn: MakeTurn, workers: int, healthy: Kind, place: int
 ) -> None:
     """Forty turns beside one that ends its process at once: none of them fails, that one does in a minute."""
-    simulation = Simulation(store, among(healthy, place, poison=AT_ONCE), workers)
+    simulation = Simulation(store, among(healthy, place, {"poison": AT_ONCE}), workers)
     await simulation.run(new_turn, 120)
     assert list(simulation.failed()) == ["poison"]
     assert simulation.failed()["poison"] < 45
@@ -50,14 +50,14 @@ async def test_whatever_kills_workers_fails_alone(
     store: Store, new_turn: MakeTurn, poisons: dict[str, Kind]
 ) -> None:
     """Poison turns that take their time, stream the same text each time, are first in line, or are two."""
-    simulation = Simulation(store, among(SILENT, 20, **poisons), 1)
+    simulation = Simulation(store, among(SILENT, 20, poisons), 1)
     await simulation.run(new_turn, 300)
     assert set(simulation.failed()) == set(poisons)
 
 
 async def test_a_poison_turn_is_found_among_two_hundred(store: Store, new_turn: MakeTurn) -> None:
     """A worker with all slots in use: few losses find the one turn."""
-    simulation = Simulation(store, among(SILENT, 100, 199, poison=AT_ONCE), 1)
+    simulation = Simulation(store, among(SILENT, 100, {"poison": AT_ONCE}, 199), 1)
     await simulation.run(new_turn, 120)
     assert list(simulation.failed()) == ["poison"]
     assert simulation.crashes["poison.1"] <= 7
