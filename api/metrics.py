@@ -35,6 +35,11 @@ RUNNING = Gauge("turnpool_queue_running", "Turns that run.", ["queue"])
 OLDEST = Gauge("turnpool_queue_oldest_wait_seconds", "How long the oldest waiting turn waits.", ["queue"])
 SLOTS = Gauge("turnpool_queue_slots", "Turns that workers which do not drain can run at once.", ["queue"])
 WORKERS = Gauge("turnpool_queue_workers", "Workers that do not drain.", ["queue"])
+SUSPECTS = Gauge(
+    "turnpool_queue_suspects", "Turns that wait for a trial, having lost several workers.", ["queue"]
+)
+UNSERVED = Gauge("turnpool_queue_unserved", "Turns whose agent no live worker has.", ["queue", "agent"])
+HUNG = Gauge("turnpool_queue_hung_workers", "Workers whose event loop stands still.", ["queue"])
 # Settings of this process, which alerts are measured by.
 LIMIT = Gauge("turnpool_queue_limit", "Turns that may wait (TURNPOOL_MAX_QUEUED).", ["queue"])
 DEADLINE = Gauge(
@@ -42,7 +47,7 @@ DEADLINE = Gauge(
     "Life of a turn whose post says no other (TURNPOOL_DEADLINE_SECONDS).",
     ["queue"],
 )
-GAUGES = (DEPTH, READY, RUNNING, OLDEST, SLOTS, WORKERS, LIMIT, DEADLINE)
+GAUGES = (DEPTH, READY, RUNNING, OLDEST, SLOTS, WORKERS, SUSPECTS, UNSERVED, HUNG, LIMIT, DEADLINE)
 
 
 def show_pool(queues: list[QueueState], workers: list[WorkerInfo], settings: Settings) -> None:
@@ -57,5 +62,9 @@ def show_pool(queues: list[QueueState], workers: list[WorkerInfo], settings: Set
         OLDEST.labels(queue.name).set(queue.oldest_wait_seconds)
         SLOTS.labels(queue.name).set(sum(worker.slots for worker in serving))
         WORKERS.labels(queue.name).set(len(serving))
+        HUNG.labels(queue.name).set(sum(worker.hung for worker in serving))
+        SUSPECTS.labels(queue.name).set(queue.suspects)
+        for agent, count in queue.unserved(workers).items():
+            UNSERVED.labels(queue.name, agent).set(count)
         LIMIT.labels(queue.name).set(settings.max_queued)
         DEADLINE.labels(queue.name).set(settings.deadline_seconds)

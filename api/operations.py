@@ -14,7 +14,7 @@ from api.context import Context, CurrentContext, Tenant, same
 from api.errors import ForbiddenError
 from api.metrics import show_pool
 from api.problems import problem
-from api.schemas import PoolView
+from api.schemas import PoolView, QueueView
 from turnpool.exposition import PoolMetrics
 from turnpool.exposure import is_loopback_address
 from turnpool.models import QueueState
@@ -29,13 +29,13 @@ PROBE_SECONDS = 0.8
 @router.get("/v1/pool")
 async def pool(context: CurrentContext, _: Tenant) -> PoolView:
     """What waits, what runs, and on which workers."""
-    queues = await _queues(context)
+    queues, workers = await _queues(context), await context.store.workers()
     return PoolView(
         queued=sum(queue.queued for queue in queues),
         running=sum(queue.running for queue in queues),
         oldest_wait_seconds=max(queue.oldest_wait_seconds for queue in queues),
-        queues=queues,
-        workers=await context.store.workers(),
+        queues=[QueueView.of(queue, workers) for queue in queues],
+        workers=workers,
     )
 
 

@@ -237,13 +237,35 @@ class SessionList(BaseModel):
     next_cursor: str | None
 
 
+class QueueView(BaseModel):
+    """A queue.
+
+    `ready`: turns that a worker could take now; `suspects`: those that wait for a trial, having lost
+    several workers; `unserved`: turns, by agent, whose agent no live worker has.
+    """
+
+    name: str
+    queued: int
+    ready: int
+    running: int
+    oldest_wait_seconds: float
+    suspects: int
+    unserved: dict[str, int]
+
+    @classmethod
+    def of(cls, queue: QueueState, workers: list[WorkerInfo]) -> Self:
+        """A queue's state, with what its workers lack."""
+        fields = {name: getattr(queue, name) for name in cls.model_fields if name != "unserved"}
+        return cls(**fields, unserved=queue.unserved(workers))
+
+
 class PoolView(BaseModel):
     """The state of the pool: all queues together, each queue, each worker."""
 
     queued: int
     running: int
     oldest_wait_seconds: float
-    queues: list[QueueState]
+    queues: list[QueueView]
     workers: list[WorkerInfo]
 
 

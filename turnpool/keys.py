@@ -157,6 +157,36 @@ def leases(p: str, queue: str) -> str:
     return f"{p}leases:{queue}"
 
 
+def suspects(p: str, queue: str) -> str:
+    """Sorted set: turns that wait for a trial, having lost their workers, the most suspect first. Index."""
+    return f"{p}suspects:{queue}"
+
+
+def trials(p: str, queue: str) -> str:
+    """Sorted set: suspects that were released for a trial, by when (ms). A day."""
+    return f"{p}trials:{queue}"
+
+
+def isolation(p: str, queue: str) -> str:
+    """Hash: size of the last trial (`size`), and what dead workers have lost (`lua/reap.lua`). An hour."""
+    return f"{p}isolation:{queue}"
+
+
+def releasing(p: str, queue: str) -> str:
+    """String: a process is beginning a trial. Half a lease."""
+    return f"{p}releasing:{queue}"
+
+
+def unserved(p: str, queue: str) -> str:
+    """Sorted set: agents whose turns a worker met that does not have them. Index."""
+    return f"{p}unserved:{queue}"
+
+
+def parked(p: str, queue: str, agent: str) -> str:
+    """Sorted set: turns of such an agent, by priority then age; only its workers claim them. Index."""
+    return f"{p}parked:{queue}:{agent}"
+
+
 def missing(p: str, queue: str) -> str:
     """Hash: wake-ups found missing at the last look, and when. A minute."""
     return f"{p}missing:{queue}"
@@ -189,10 +219,21 @@ def workers(p: str) -> str:
 
 ALL: tuple[Callable[..., str], ...] = (
     pool, session, line, messages, pending, events, sessions, turn, log, steps, idempotency,
-    newest, ready, tenants, service, queued, deadlines, leases, missing, pulse, watched, mark, worker,
-    workers,
+    newest, ready, tenants, service, queued, deadlines, leases, suspects, trials, isolation,
+    releasing, unserved, parked, missing, pulse, watched, mark, worker, workers,
 )  # fmt: skip
-INDEXES = ("ready:", "tenants:", "queued:", "deadlines:", "leases:", "workers", "pool")
+INDEXES = (
+    "ready:",
+    "tenants:",
+    "queued:",
+    "deadlines:",
+    "leases:",
+    "suspects:",
+    "unserved:",
+    "parked:",
+    "workers",
+    "pool",
+)
 
 
 def lua_functions() -> str:

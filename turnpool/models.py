@@ -1,8 +1,8 @@
 """What the store takes and gives: frozen, typed, free of Redis."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -205,18 +205,21 @@ class WorkerInfo:
     slots: int
     running: int
     draining: bool
+    agents: tuple[str, ...] = ()
+    hung: bool = False
 
     @classmethod
     def from_json(cls, worker_id: str, stored: bytes | str) -> Self:
         """From a worker's record: unknown members are ignored, missing or unusable ones count as none."""
         record = _parse(stored, {})
-        queues = record.get("queues")
         return cls(
             id=worker_id,
-            queues=tuple(map(str, queues)) if isinstance(queues, list) else (),
+            queues=_names(record.get("queues")),
             slots=int(_number(record.get("slots"))),
             running=int(_number(record.get("running"))),
             draining=bool(record.get("draining")),
+            agents=_names(record.get("agents")),
+            hung=bool(record.get("hung")),
         )
 
 
@@ -224,7 +227,8 @@ class WorkerInfo:
 class QueueState:
     """How much waits and runs in a queue. `oldest_wait_seconds` is 0 if nothing waits.
 
-    `ready`: those of the queued that a worker could take now; the others wait behind one of their session.
+    `ready`: those of the queued that a worker could take now; the others wait behind one of their session,
+    for a trial (`suspects`), or for a worker that has their agent (`parked`: turns by agent).
     """
 
     name: str
@@ -232,6 +236,13 @@ class QueueState:
     ready: int
     running: int
     oldest_wait_seconds: float
+    suspects: int = 0
+    parked: dict[str, int] = field(default_factory=dict)
+
+    def unserved(self, workers: Iterable[WorkerInfo]) -> dict[str, int]:
+        """Turns by agent that no live worker of the queue has."""
+        agents = {agent for worker in workers if self.name in worker.queues for agent in worker.agents}
+        return {agent: count for agent, count in self.parked.items() if agent not in agents}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +256,15 @@ class QueueFlow:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What a look for dead workers found: scoped ids of turns back in the queue and ended, queues to wake."""
+    """What a look for dead workers found: scoped ids of turns back in the queue and ended, queues to wake.
+
+    `parked`: prefixes of partitions, one for each turn that only a worker with its agent may claim there.
+    """
 
     requeued: tuple[str, ...]
     ended: tuple[str, ...]
     woken: tuple[str, ...]
+    parked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +278,10 @@ class Outcome:
     finish_reason: str = ""
     error: tuple[str, str] = ("", "")
     messages: tuple[Message, ...] = ()
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _seconds(milliseconds: str | None) -> float | None:

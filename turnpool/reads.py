@@ -6,6 +6,7 @@ import binascii
 import contextlib
 import itertools
 import math
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -196,22 +197,34 @@ class Reads(Pages):
                 (p, ("ZRANGE", keys.queued(p, queue), 0, 0, "WITHSCORES")),
                 (p, ("TIME",)),
                 (p, ("ZRANGE", keys.tenants(p, queue), 0, -1)),
+                (p, ("ZCARD", keys.suspects(p, queue))),
+                (p, ("ZRANGE", keys.unserved(p, queue), 0, -1)),
             ]
         replies = await self._read(commands)
+        asides = zip(self.nodes.prefixes, replies[6::7], strict=True)
         waits = [
             max(seconds + microseconds / 1e6 - oldest[0][1] / 1000, 0.0)
-            for oldest, (seconds, microseconds) in zip(replies[2::5], replies[3::5], strict=True)
+            for oldest, (seconds, microseconds) in zip(replies[2::7], replies[3::7], strict=True)
             if oldest
         ]
         ready = await self._read(
             [
                 (p, ("ZCARD", keys.ready(p, queue, tenant.decode())))
-                for p, tenants in zip(self.nodes.prefixes, replies[4::5], strict=True)
+                for p, tenants in zip(self.nodes.prefixes, replies[4::7], strict=True)
                 for tenant in tenants
             ]
         )
-        queued, running = sum(replies[::5]), sum(replies[1::5])
-        return QueueState(queue, queued, sum(ready), running, max(waits, default=0.0))
+        queued, running, suspects = (sum(replies[n::7]) for n in (0, 1, 5))
+        parked = await self._parked(queue, [(p, agent.decode()) for p, agents in asides for agent in agents])
+        return QueueState(queue, queued, sum(ready), running, max(waits, default=0.0), suspects, parked)
+
+    async def _parked(self, queue: str, places: list[tuple[str, str]]) -> dict[str, int]:
+        """Turns by agent, of these partitions and agents."""
+        counts = await self._read([(p, ("ZCARD", keys.parked(p, queue, agent))) for p, agent in places])
+        total: Counter[str] = Counter()
+        for (_, agent), count in zip(places, counts, strict=True):
+            total[agent] += count
+        return {agent: count for agent, count in total.items() if count}
 
     async def queue_flow(self, queue: str) -> QueueFlow:
         """How turns pass through a queue, in all partitions together."""

@@ -122,6 +122,12 @@ class Settings(BaseSettings):
         "", description="Queues a worker serves, comma-separated; those of its agents by default."
     )
     concurrency: int = Field(200, ge=1, le=10_000, description="Turns a worker runs at once.")
+    threads: int = Field(
+        0, ge=0, le=10_000, description="Threads for blocking code of agents; 0 for as many as CONCURRENCY."
+    )
+    hang_seconds: float = Field(
+        60, ge=3, le=3600, description="A worker whose event loop stands still for so long ends."
+    )
     lease_seconds: float = Field(
         3.0, ge=0.5, le=60, description="A worker silent for so long loses its turns."
     )
@@ -129,7 +135,7 @@ class Settings(BaseSettings):
         Durability.NONE, description="What an accepted turn waits for: none, aof (on disk), replica (on one)."
     )
     max_attempts: int = Field(
-        3, ge=1, le=100, description="Times a turn may lose its worker before it fails."
+        3, ge=1, le=100, description="Losses of its worker without progress after which a turn may fail."
     )
     deadline_seconds: float = Field(
         600, gt=0, le=86_400, description="Life of a turn, waiting included, if its post says no other."

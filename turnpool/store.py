@@ -32,6 +32,7 @@ from turnpool.errors import (
 )
 from turnpool.events import Entry
 from turnpool.ids import scoped, unscoped
+from turnpool.isolation import Bench, release
 from turnpool.logs import get_logger
 from turnpool.models import Claim, NewTurn, Outcome, Reaped, Submitted, TurnRecord, WorkerInfo
 from turnpool.nodes import Nodes
@@ -145,18 +146,29 @@ class Store(Reads):
         raise IdempotencyMismatchError
 
     async def claim(
-        self, queue: str, worker_id: str, continuing: Sequence[str] = ()
+        self,
+        queue: str,
+        worker_id: str,
+        continuing: Sequence[str] = (),
+        agents: Iterable[str] = (),
+        *,
+        parked: str = "",
     ) -> tuple[Claim | None, tuple[str, ...]]:
         """Take the best ready turn of the queue, or None; and the queues to wake.
 
-        `continuing`: the agents that go on from the text of an earlier attempt. When an answer is lost
-        it asks until there is one: the claim may have been carried out, and nobody else would run the turn.
+        `continuing`: the agents that go on from the text of an earlier attempt; `agents`: those that the
+        worker has, all by default; `parked`: the partition whose parked turn is wanted (`Reaped.parked`).
+        When an answer is lost it asks until there is one: the claim may have been carried out, and nobody
+        else would run the turn.
         """
+        served = ",".join(("", *agents, "")) if agents else ""
+        if parked:
+            return await self._claim(parked, queue, worker_id, (served, "parked", *continuing))
         woken: tuple[str, ...] = ()
         for _ in range(LOOKS):
             prefixes = await where_to_claim(self.nodes, queue)
             for prefix in prefixes:
-                claim, more = await self._claim(prefix, queue, worker_id, continuing)
+                claim, more = await self._claim(prefix, queue, worker_id, (served, "ready", *continuing))
                 woken += more
                 if claim:
                     return claim, woken
@@ -165,10 +177,10 @@ class Store(Reads):
         return None, woken
 
     async def _claim(
-        self, prefix: str, queue: str, worker_id: str, continuing: Sequence[str]
+        self, prefix: str, queue: str, worker_id: str, wanted: Sequence[str]
     ) -> tuple[Claim | None, tuple[str, ...]]:
         name = secrets.token_hex(8)
-        arguments: tuple[scripts.Argument, ...] = (self._lease_ms, *self._kept, *continuing)
+        arguments: tuple[scripts.Argument, ...] = (self._lease_ms, *self._kept, *wanted)
         again = 0
         while True:
             try:
@@ -276,11 +288,20 @@ class Store(Reads):
             stop |= {name.decode(): why.decode() for name, why in _pairs(reply).items()}
         return stop
 
-    async def reap(self, queue: str) -> Reaped:
-        """Take the turns of dead workers from them."""
+    async def reap(self, queue: str, agents: Iterable[str] = ()) -> Reaped:
+        """Take the turns of dead workers from them, and let suspects run if it is their time.
+
+        `agents`: those of the worker that looks, for what is parked.
+        """
         limits = (self._lease_ms, self.settings.max_attempts)
-        replies = await self._everywhere("reap", queue, *limits, *self._kept)
-        return Reaped(*map(_flatten, _columns(replies, 3)))
+        partitions = len(self.nodes.prefixes)
+        replies = await self._everywhere("reap", queue, *limits, *self._kept, partitions, *agents)
+        requeued, ended, woken = map(_flatten, _columns(replies, 3))
+        found = [Bench.from_reply(figures, place) for *_, figures, place in replies]
+        woken += await release(self.nodes, queue, found, self._lease_ms)
+        return Reaped(
+            requeued, ended, woken, tuple(bench.prefix for bench in found for _ in range(bench.parked))
+        )
 
     async def expire(self, queue: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Fail overdue turns that wait or have no worker left: their scoped ids, and the queues to wake."""

@@ -37,6 +37,13 @@ def setup(service: str) -> None:
     trace.set_tracer_provider(provider)
 
 
+def flush() -> None:
+    """Export what has ended, before a process that ends without its exit handlers does."""
+    provider = trace.get_tracer_provider()
+    if shutdown := getattr(provider, "shutdown", None):
+        shutdown()
+
+
 def headers(span: Span | None = None) -> dict[str, str]:
     """A span, or the current one, as HTTP headers (`traceparent`, `tracestate`); empty if there is none."""
     carrier: dict[str, str] = {}

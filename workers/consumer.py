@@ -11,8 +11,9 @@ connections a second, and close none.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.app import events
 from celery.events import EventDispatcher
@@ -35,6 +36,8 @@ class PoolConsumer(Consumer):
     # When it last began to connect, and every connection made since it last closed them.
     _began = -RECONNECT
     _made: list[Connection]
+    # Told whether the broker is connected.
+    on_connection: ClassVar[Callable[..., None]] = staticmethod(lambda **_: None)
 
     def on_send_event_buffered(self) -> None:
         """Plan a flush; called by the event dispatcher with each event it buffers."""
@@ -70,9 +73,11 @@ class PoolConsumer(Consumer):
     def ensure_connected(self, conn: Connection) -> Connection:
         """Connect, however long it takes; for tasks and commands, and again for events."""
         self._made.append(conn)
+        self.on_connection(connected=False)
         pace = {"interval_start": RECONNECT, "interval_step": 0, "interval_max": RECONNECT}
         conn.ensure_connection = partial(conn.ensure_connection, **pace)  # type: ignore[method-assign]
         connected: Connection = super().ensure_connected(conn)
+        self.on_connection(connected=True)
         return connected
 
 

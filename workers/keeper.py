@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -21,6 +22,8 @@ from turnpool.store import Store
 from turnpool.wakeups import TOP_UP_SECONDS, WakeUps
 from workers import metrics
 from workers.deletion_cost import LOOK_SECONDS, DeletionCost
+from workers.health import BEAT_SECONDS, Health
+from workers.watchdog import Watchdog
 
 log = get_logger(__name__)
 
@@ -32,6 +35,14 @@ CONNECTIONS = 4
 
 Held = list[tuple[str, int]]
 
+
+class Watch(NamedTuple):
+    """Who notices that the worker's loop stands still, and what the keeper tells the probes."""
+
+    health: Health
+    watchdog: Watchdog
+
+
 # Turns that one call of reap.lua takes at most; then there may be more.
 REAPED_AT_ONCE = 100
 
@@ -40,7 +51,8 @@ class Keeper:
     """The thread that renews, reaps, expires and tops up.
 
     `state` gives the worker and the turns it runs (id, attempt); `on_stop` is told which to stop
-    and why. Both are called on the keeper's thread.
+    and why, `on_parked` of turns that only workers with their agent may claim: the queue, and their
+    partitions. All are called on the keeper's thread.
     """
 
     def __init__(
@@ -48,10 +60,14 @@ class Keeper:
         settings: Settings,
         state: Callable[[], tuple[WorkerInfo, Held]],
         on_stop: Callable[[dict[str, str]], None],
+        on_parked: Callable[[str, tuple[str, ...]], None] = lambda *_: None,
+        watch: Watch | None = None,
     ) -> None:
         self._settings = settings
         self._state = state
         self._on_stop = on_stop
+        self._on_parked = on_parked
+        self._watch = watch
         self._cost = DeletionCost() if settings.pod_deletion_cost else None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turnpool-keeper", daemon=True)
@@ -84,6 +100,12 @@ class Keeper:
             asyncio.create_task(_every(interval, lambda: self._look(store, wakeups), ending), name="look"),
             asyncio.create_task(_every(TOP_UP_SECONDS, top_up, ending), name="top up"),
         ]
+        if watch := self._watch:
+            duties.append(
+                asyncio.create_task(
+                    _every(BEAT_SECONDS, lambda: watch.watchdog.look(store, wakeups), ending), name="watch"
+                )
+            )
         if cost := self._cost:
             duties.append(
                 asyncio.create_task(
@@ -101,7 +123,10 @@ class Keeper:
 
     async def _renew(self, store: Store) -> None:
         worker, held = self._state()
-        if stop := await store.renew(worker, held):
+        stop = await store.renew(worker, held)
+        if self._watch:
+            self._watch.health.renewed()
+        if stop:
             self._on_stop(stop)
 
     async def _look(self, store: Store, wakeups: WakeUps) -> None:
@@ -114,7 +139,9 @@ class Keeper:
 
     async def _reap(self, store: Store, wakeups: WakeUps, queue: str) -> int:
         """Take lost turns from their workers; gives how many."""
-        reaped = await store.reap(queue)
+        reaped = await store.reap(queue, self._state()[0].agents)
+        if reaped.parked:
+            self._on_parked(queue, reaped.parked)
         for turn_id in reaped.requeued:
             log.warning("takeover", turn=turn_id, queue=queue)
         metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))

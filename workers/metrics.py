@@ -31,6 +31,14 @@ RESTARTS = Counter("turnpool_restarts", "Answers that clients saw begin again.",
 EMPTY = Counter("turnpool_wakeups_empty", "Wake-ups that found nothing ready.", ["queue"])
 COST_FAILURES = Counter("turnpool_deletion_cost_failures", "Times the pod's deletion cost was not set.")
 
+HUNG = Gauge("turnpool_worker_hung", "1 while the worker's event loop stands still.")
+HANGS = Counter(
+    "turnpool_worker_hangs", "Times the loop stood still, by the agent that stopped it.", ["agent"]
+)
+THREADS = Gauge("turnpool_worker_threads_busy", "Threads that run blocking code of agents.")
+ABANDONED = Gauge("turnpool_worker_threads_abandoned", "Of these, those whose attempt has ended.")
+MAX_THREADS = Gauge("turnpool_worker_threads", "Threads that blocking code of agents may use.")
+
 
 def start(queues: tuple[str, ...]) -> None:
     """Set all counters to 0 for the queues: of one that begins with its first event, no increase is seen."""

@@ -44,6 +44,9 @@ class Service(Protocol):
     def hurry(self) -> None:
         """Cut the drain's grace time short. Called from any thread."""
 
+    def occupied(self) -> int:
+        """Slots that no wake-up may use now. Called from any thread."""
+
     def info(self) -> dict[str, Any]:
         """What Flower's pool page shows."""
 
@@ -72,6 +75,11 @@ class AsyncioPool(BasePool):
         except BaseException:
             self._end_loop()
             raise
+
+    @property
+    def num_processes(self) -> int:
+        """How many wake-ups may be under way: Celery takes no more from the broker."""
+        return max(int(self.limit) - self.service.occupied(), 0)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Called at each (re)connection: the hub then wakes when a turn has ended."""

@@ -1,18 +1,18 @@
 """The worker process: a Celery worker on the asyncio pool."""
 
 import asyncio
+import itertools
+import logging
 import os
 import socket
 import sys
 from typing import Any
 
 from celery.signals import worker_shutting_down
-from prometheus_client import start_http_server
 
 from turnpool import tracing
 from turnpool.access import Role
 from turnpool.collector import spare_the_collector
-from turnpool.errors import SettingsError
 from turnpool.exposition import PoolMetrics
 from turnpool.keys import wakeups
 from turnpool.logs import configure, get_logger
@@ -21,7 +21,9 @@ from turnpool.settings import Settings, load_settings, told, warn_of_unknown_set
 from turnpool.startup import check
 from workers.agents import load_agents
 from workers.app import make_app
+from workers.consumer import PoolConsumer
 from workers.pool import AsyncioPool
+from workers.probes import serve_probes
 from workers.service import WorkerService
 
 log = get_logger(__name__)
@@ -29,6 +31,8 @@ log = get_logger(__name__)
 # Seconds. Celery's thread and the turns' take turns at the interpreter; at the usual 5 ms each message
 # waits for it several times, which makes a burst half as slow again.
 SWITCH_INTERVAL = 0.0001
+# The second signal cuts the grace time short.
+SIGNALS_TO_END = 3
 
 
 def serve() -> None:
@@ -37,7 +41,13 @@ def serve() -> None:
     configure(settings.log_level, "worker")
     warn_of_unknown_settings()
     with told():
-        sys.exit(run(settings))
+        status = run(settings)
+    # Not sys.exit: it would wait for the threads that agents have left behind, for ever.
+    tracing.flush()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def run(settings: Settings) -> int:
@@ -52,7 +62,8 @@ def run(settings: Settings) -> int:
     app = make_app(settings)
     service = WorkerService(settings, agents, worker_id)
     if settings.metrics_port:
-        _serve_metrics(settings)
+        serve_probes(settings.host, settings.metrics_port, service.health, PoolMetrics(settings.namespace))
+    PoolConsumer.on_connection = staticmethod(service.health.broker_connected)
     worker = app.Worker(
         hostname=f"{settings.namespace}@{worker_id}",
         pool=type("Pool", (AsyncioPool,), {"service": service}),
@@ -64,8 +75,13 @@ def run(settings: Settings) -> int:
         without_gossip=True,
     )
 
+    asked = itertools.count(1)
+
     @worker_shutting_down.connect(weak=False)
     def _(**_: Any) -> None:
+        # Whatever the process hangs in: who asks a third time means it.
+        if next(asked) == SIGNALS_TO_END:
+            os._exit(1)
         service.begin_drain()
         if worker.pool:
             worker.pool.wake()
@@ -74,13 +90,3 @@ def run(settings: Settings) -> int:
     log.info("worker_starts", worker=worker_id, queues=settings.queue_names, agents=list(agents))
     worker.start()
     return int(worker.exitcode or 0)
-
-
-def _serve_metrics(settings: Settings) -> None:
-    try:
-        start_http_server(settings.metrics_port, settings.host, PoolMetrics(settings.namespace))
-    except OSError as error:
-        raise SettingsError(
-            f"TURNPOOL_METRICS_PORT: port {settings.metrics_port} cannot be used ({error.strerror}); "
-            "choose another, or 0 for none"
-        ) from error

@@ -1,14 +1,15 @@
 """What a worker does on its loop: serve wake-ups, and drain in the end."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
 from turnpool.agent import Agent, can_continue
-from turnpool.events import members
 from turnpool.logs import get_logger
 from turnpool.membership import Membership
 from turnpool.metrics import FAILED, watch
@@ -16,12 +17,15 @@ from turnpool.models import Claim, Outcome, WorkerInfo
 from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store import Store
 from turnpool.tracing import turn_span
 from turnpool.wakeups import WakeUps
 from workers import metrics
-from workers.keeper import Keeper
+from workers.health import Health
+from workers.keeper import Keeper, Watch
 from workers.runner import HANDED_BACK, Runner, Stop
+from workers.threads import ATTEMPT, Threads
+from workers.watchdog import Watchdog
 from workers.writer import Writer
 
 log = get_logger(__name__)
@@ -43,11 +47,18 @@ class WorkerService:
         # Wake-ups under way: a claim that is on its way may bring a turn.
         self._serving: set[asyncio.Task[Any]] = set()
         self._handing_back = False
-        self._keeper = Keeper(settings, self._state, self._stop_soon)
+        # Claims of parked turns, which no wake-up counts.
+        self._unasked: set[asyncio.Task[Any]] = set()
+        self.health = Health(settings.lease_seconds, settings.hang_seconds)
+        self._watchdog = Watchdog(self.health, lambda: list(self._running.values()))
+        self._threads = Threads(settings.threads or settings.concurrency)
+        watch = Watch(self.health, self._watchdog)
+        self._keeper = Keeper(settings, self._state, self._stop_soon, self._claim_parked_soon, watch)
 
     async def start(self) -> None:
         """Connect, begin to write events and to keep leases."""
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(self._threads)
         self._store = Store.connect(self._settings)
         self._wakeups = WakeUps(connect(self._settings.broker), self._settings.namespace)
         self._writer = Writer(self._store, self._settings.flush_ms / 1000)
@@ -58,10 +69,17 @@ class WorkerService:
         self._hurry = asyncio.Event()
         metrics.start(self._settings.queue_names)
         metrics.SLOTS.set(self._settings.concurrency)
+        metrics.MAX_THREADS.set(self._threads.limit)
+        metrics.THREADS.set_function(lambda: self._threads.busy)
+        metrics.ABANDONED.set_function(lambda: self._threads.abandoned)
+        self.health.start(self._loop)
         self._keeper.start()
 
-    async def serve(self, queue: str) -> str:
-        """Serve one wake-up: claim the best ready turn of the queue and run it."""
+    async def serve(self, queue: str, parked: str = "") -> str:
+        """Serve one wake-up: claim the best ready turn of the queue and run it.
+
+        `parked`: the partition from which a parked turn is wanted instead.
+        """
         if self._draining:
             self._wakeups.publish([queue])
             return "draining"
@@ -69,7 +87,7 @@ class WorkerService:
         assert task  # noqa: S101 - a coroutine runs in one
         self._serving.add(task)
         try:
-            return await self._serve(queue)
+            return await self._serve(queue, parked)
         except asyncio.CancelledError:
             return "given up"
         finally:
@@ -77,8 +95,10 @@ class WorkerService:
             if not self._serving:
                 self._idle.set()
 
-    async def _serve(self, queue: str) -> str:
-        claim, woken = await self._store.claim(queue, self._id, self._continuing())
+    async def _serve(self, queue: str, parked: str) -> str:
+        claim, woken = await self._store.claim(
+            queue, self._id, self._continuing(), self._agents, parked=parked
+        )
         self._wakeups.publish(woken)
         if claim is None:
             metrics.EMPTY.labels(queue).inc()
@@ -90,10 +110,9 @@ class WorkerService:
 
     async def _run(self, claim: Claim) -> str:
         turn = claim.turn
-        agent = self._agents.get(turn.agent)
-        if agent is None:
-            return await self._refuse(claim)
-        runner = Runner(claim, agent, self._store, self._writer, self._settings.provider_retries)
+        runner = Runner(
+            claim, self._agents[turn.agent], self._store, self._writer, self._settings.provider_retries
+        )
         started = time.monotonic()
         # A turn that was taken from this very worker may come back to it while its old runner ends.
         if lost := self._running.get(turn.scoped_id):
@@ -115,35 +134,24 @@ class WorkerService:
         try:
             # What the agent logs, and the spans it makes, are the turn's. The context is this wake-up's own.
             bind_contextvars(**names)
+            ATTEMPT.set(runner)
             with turn_span(claim.traceparent, agent=turn.agent, **names) as span:
                 result, woken = await runner.run()
                 span.set_attribute("turnpool.result", result)
         finally:
             if self._running.get(turn.scoped_id) is runner:
                 del self._running[turn.scoped_id]
+            self._threads.abandon(runner)
             metrics.RUNNING.dec()
         _measure(claim, result, runner.outcome, time.monotonic() - started)
         self._wakeups.publish(woken)
         log.info("attempt_ended", **names, result=result)
         return result
 
-    async def _refuse(self, claim: Claim) -> str:
-        """Fail a turn whose agent this worker does not have: a difference between API and worker settings."""
-        turn = claim.turn
-        message = f"The worker has no agent {turn.agent!r}; TURNPOOL_AGENTS differs between API and worker."
-        error = {"code": "unknown_agent", "message": message}
-        outcome = Outcome(Status.FAILED, members(error=error), error=(error["code"], message))
-        self._wakeups.publish(
-            await self._store.settle(Held(turn.scoped_id, turn.attempt, turn.seq), [], outcome)
-        )
-        _measure(claim, outcome.status, outcome, 0.0)
-        log.error("unknown_agent", turn=turn.id, agent=turn.agent)
-        return "unknown agent"
-
     def begin_drain(self) -> None:
         """Take no more turns. Called from any thread, and from signal handlers."""
         if not self._draining:
-            self._draining = True
+            self._draining = self.health.draining = True
             metrics.DRAINING.set(1)
             self._drain_until = time.monotonic() + self._settings.drain_seconds
 
@@ -164,10 +172,18 @@ class WorkerService:
         self._writing.cancel()
         self._watching.cancel()
         self._staying.cancel()
-        await asyncio.to_thread(self._keeper.close)
+        # Not asyncio's threads: agents may hold them all.
+        closed = asyncio.Event()
+        close = partial(self._close_keeper, partial(self._loop.call_soon_threadsafe, closed.set))
+        threading.Thread(target=close, name="turnpool-close").start()
+        await closed.wait()
         await self._wakeups.close()
         await self._store.close()
         log.info("drained")
+
+    def _close_keeper(self, done: Callable[[], object]) -> None:
+        self._keeper.close()
+        done()
 
     async def _give_up(self) -> None:
         """What could not be handed back is left to the workers that find its lease run out."""
@@ -181,6 +197,12 @@ class WorkerService:
     def hurry(self) -> None:
         """Wait no longer. Called from any thread."""
         self._loop.call_soon_threadsafe(self._hurry.set)
+
+    def occupied(self) -> int:
+        """Slots that no wake-up may use now. Called from any thread."""
+        if self.health.hung:
+            return self._settings.concurrency
+        return len(self._unasked) + self._threads.abandoned
 
     def info(self) -> dict[str, Any]:
         """For Flower's pool page."""
@@ -203,9 +225,33 @@ class WorkerService:
     def _state(self) -> tuple[WorkerInfo, list[tuple[str, int]]]:
         # list() of a dict is one step for other threads.
         runners = list(self._running.values())
-        settings = self._settings
-        info = WorkerInfo(self._id, settings.queue_names, settings.concurrency, len(runners), self._draining)
-        return info, [(runner.record.scoped_id, runner.record.attempt) for runner in runners]
+        settings, hung = self._settings, self.health.hung
+        info = WorkerInfo(
+            self._id,
+            settings.queue_names,
+            0 if hung else settings.concurrency,
+            len(runners),
+            self._draining,
+            tuple(self._agents),
+            hung,
+        )
+        held = [runner.record for runner in runners if not self._watchdog.withholds(runner)]
+        return info, [(turn.scoped_id, turn.attempt) for turn in held]
+
+    def _claim_parked_soon(self, queue: str, prefixes: tuple[str, ...]) -> None:
+        if not self.health.hung:
+            self._loop.call_soon_threadsafe(self._claim_parked, queue, prefixes)
+
+    def _claim_parked(self, queue: str, prefixes: tuple[str, ...]) -> None:
+        """Claim parked turns as far as slots are free: no wake-up is published for them."""
+        free = self._settings.concurrency - len(self._serving) - self._threads.abandoned
+        # Those of the last look may be on their way.
+        for prefix in prefixes[: max(free - len(self._unasked), 0)]:
+            if self._draining:
+                return
+            task = self._loop.create_task(self.serve(queue, prefix))
+            self._unasked.add(task)
+            task.add_done_callback(self._unasked.discard)
 
     def _stop_soon(self, stop: dict[str, str]) -> None:
         self._loop.call_soon_threadsafe(self._stop_turns, stop)

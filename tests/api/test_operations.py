@@ -38,10 +38,29 @@ async def test_the_pool_shows_what_waits_and_runs(client: httpx.AsyncClient, sto
     assert 0 < pool["oldest_wait_seconds"] < 30
     (queue,) = pool["queues"]
     assert (queue["name"], queue["queued"], queue["ready"]) == ("turns", 2, 2)
+    more = {"agents": [], "hung": False}
     assert pool["workers"] == [
-        {"id": "w1", "queues": ["turns"], "slots": 10, "running": 1, "draining": False},
-        {"id": "w2", "queues": ["turns"], "slots": 5, "running": 0, "draining": True},
+        {"id": "w1", "queues": ["turns"], "slots": 10, "running": 1, "draining": False} | more,
+        {"id": "w2", "queues": ["turns"], "slots": 5, "running": 0, "draining": True} | more,
     ]
+
+
+async def test_the_pool_shows_turns_whose_agent_no_worker_has(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    """By agent, until a worker that has it is there; the metric says the same."""
+    await post(client, "a")
+    await post(client, "b")
+    assert (await store.claim("turns", "old", [], ["other"]))[0] is None
+    await store.renew(WorkerInfo("old", ("turns",), 10, 0, draining=False, agents=("other",)), [])
+    (queue,) = (await client.get("/v1/pool")).json()["queues"]
+    assert (queue["queued"], queue["ready"], queue["unserved"]) == (2, 0, {"chat": 2})
+    line = 'turnpool_queue_unserved{agent="chat",queue="turns"} 2.0'
+    assert line in (await client.get("/metrics")).text
+    await store.renew(WorkerInfo("new", ("turns",), 10, 0, draining=False, agents=("chat",)), [])
+    (queue,) = (await client.get("/v1/pool")).json()["queues"]
+    assert queue["unserved"] == {}
+    assert line not in (await client.get("/metrics")).text
 
 
 async def test_an_empty_pool_is_shown_as_such(client: httpx.AsyncClient) -> None:

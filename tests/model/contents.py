@@ -64,6 +64,8 @@ class Contents:
     queued: frozenset[str]
     deadlines: frozenset[str]
     leases: frozenset[tuple[str, bool]]
+    suspects: frozenset[str]
+    trials: frozenset[str]
     missing: int
     pulse: tuple[bool, bool]
     immortal: list[str]
@@ -75,7 +77,7 @@ def names() -> list[str]:
     names = [f("", STORED) for f in (keys.session, keys.line, keys.messages, keys.pending)]
     names += [f("", scoped(TENANT, turn_id)) for turn_id in TURNS for f in (keys.turn, keys.log, keys.steps)]
     names += [f("", QUEUE) for f in (keys.tenants, keys.service, keys.queued, keys.deadlines)]
-    names += [f("", QUEUE) for f in (keys.leases, keys.missing)]
+    names += [f("", QUEUE) for f in (keys.leases, keys.missing, keys.suspects, keys.trials, keys.isolation)]
     names += [keys.ready("", QUEUE, TENANT), keys.sessions("", TENANT), keys.worker("", WORKER)]
     names += [f("") for f in (keys.newest, keys.pulse, keys.watched, keys.workers)]
     return names + [keys.idempotency("", STORED, str(post)) for post, _ in enumerate(TURNS, 1)]
@@ -106,6 +108,8 @@ def contents(reply: list[tuple[bytes, Any, int]]) -> Contents:
         leases=frozenset(
             (unscoped(name), float(at) > 1) for name, at in _hash(found, keys.leases("", QUEUE)).items()
         ),
+        suspects=_members(found, keys.suspects("", QUEUE)),
+        trials=_members(found, keys.trials("", QUEUE)),
         missing=int(_hash(found, keys.missing("", QUEUE)).get("count", 0)),
         pulse=_pulse(_hash(found, keys.pulse(""))),
         immortal=[key for key, (_, ttl) in found.items() if ttl < 0 and not key.startswith(keys.INDEXES)],

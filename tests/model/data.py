@@ -30,6 +30,7 @@ class Turn(NamedTuple):
     """What matters of a turn for what may come. Of one that has ended it is no more where its events end.
 
     `late`: its deadline has passed; `deleted`: it is to go with its end; `step`: what is recorded.
+    `blame`: losses without progress in a row, and what decides whether the next is one.
     """
 
     status: str
@@ -41,6 +42,7 @@ class Turn(NamedTuple):
     late: bool = False
     deleted: bool = False
     step: str = ""
+    blame: str = ""
 
     @property
     def ended(self) -> bool:
@@ -57,6 +59,8 @@ class State(NamedTuple):
     turns: tuple[Turn, ...]
     ready: frozenset[str]
     leases: frozenset[tuple[str, bool]]
+    suspects: frozenset[str]
+    trials: frozenset[str]
     missing: int
     pulse: tuple[bool, bool]
     broken: tuple[str, ...]
@@ -145,7 +149,8 @@ class Data:
 def _state(found: Contents) -> State:
     turns = tuple(_turn(found, turn_id) for turn_id in TURNS[: found.given])
     wrong = tuple(broken(found))
-    return State(turns, found.ready, found.leases, found.missing, found.pulse, wrong)
+    aside = (found.suspects, found.trials)
+    return State(turns, found.ready, found.leases, *aside, found.missing, found.pulse, wrong)
 
 
 def _turn(found: Contents, turn_id: str) -> Turn:
@@ -157,4 +162,7 @@ def _turn(found: Contents, turn_id: str) -> Turn:
     if status in ENDS.values():
         return Turn(status, attempt, losses, cancel, text=text)
     late, deleted, step = fields["deadline_at"] == "1", "deleted" in fields, found.steps[turn_id]
-    return Turn(status, attempt, losses, cancel, int(fields["seq"]), text, late, deleted, step)
+    blame = " ".join(
+        fields.get(name, "") for name in ("blame", "own", "limit", "group", "base", "said", "steps")
+    )
+    return Turn(status, attempt, losses, cancel, int(fields["seq"]), text, late, deleted, step, blame)

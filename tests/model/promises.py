@@ -58,7 +58,7 @@ def _has_reason(turn: dict[str, str]) -> bool:
     """Whether a turn that failed did so for what its error says."""
     code, begun = turn["error_code"], turn["attempt"] != "0"
     if code == "worker_lost":
-        return int(turn["losses"]) >= LOSSES
+        return int(turn["blame"]) >= LOSSES
     return turn["deadline_at"] == "1" and code == ("deadline_exceeded" if begun else "expired")
 
 
@@ -103,6 +103,7 @@ def _indexes(found: Contents) -> list[str]:
         f"queued are {set(found.queued)}, not {queued}": found.queued != queued,
         f"deadlines are {set(found.deadlines)}, not {queued}": found.deadlines != queued,
         f"leases are {set(found.leases)}, not {running}": {name for name, _ in found.leases} != running,
-        f"ready are {set(found.ready)} of {line}": found.ready != queued & set(line[:1]),
+        f"ready are {set(found.ready)} of {line}": found.ready != queued & set(line[:1]) - found.suspects,
+        f"suspects are {set(found.suspects)} of {line}": not found.suspects <= queued & set(line[:1]),
     }
     return [what for what, is_so in wrong.items() if is_so]

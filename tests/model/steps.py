@@ -206,7 +206,7 @@ def _renewed(worker: Worker) -> Then:
 def _keeper(system: System, state: State) -> Iterator[Step]:
     stale, grace = state.pulse
     runs_out = {turn_id for turn_id, lives in state.leases if not lives}
-    if stale or (runs_out and not grace):
+    if stale or ((runs_out or state.suspects) and not grace):
         reap = Step("somebody reaps", Kind.PROGRESS, _woken, calls.reap, "reap")
         yield reap
         yield faulty("somebody reaps and dies", _same, reap)

@@ -28,7 +28,6 @@ from tests.turnpool.scripts.life_model import (
     ModelTurn,
     new_turn,
     outcome,
-    turn_hold,
 )
 from turnpool import keys
 from turnpool.errors import LeaseLostError, TurnNotFoundError, TurnpoolError
@@ -249,12 +248,8 @@ class Life(RuleBasedStateMachine):
     def lose_a_lease(self, draw: DataObject) -> None:
         """A lease runs out, since the worker died or stood still, and another worker looks."""
         turn = self.some_turn(draw, Status.IN_PROGRESS)
-        reaped = self.run(kit.lose(self.store, turn_hold(turn).held, turn.new.queue))
-        self.model.lose(turn)
-        waits = turn.status is Status.QUEUED
-        assert (reaped.requeued, reaped.ended) == (
-            ((turn.scoped_id,), ()) if waits else ((), (turn.scoped_id,))
-        )
+        self.run(kit.end_lease(self.store, turn.scoped_id, queue=turn.new.queue))
+        self.reap([turn], turn.new.queue)
 
     @precondition(lambda self: self.any_hold(stale=False))
     @rule(draw=data())
@@ -265,11 +260,22 @@ class Life(RuleBasedStateMachine):
         for queue in QUEUES:
             lost = [turn for turn in running if turn.new.queue == queue]
             self.run(kit.end_lease(self.store, *(turn.scoped_id for turn in lost), queue=queue))
-            reaped = self.run(self.store.reap(queue))
-            assert {*reaped.requeued, *reaped.ended} == {turn.scoped_id for turn in lost}
-        # As many turns as the worker ran, in the order of their leases, which all are the same.
-        for turn in sorted(running, key=lambda turn: turn.id):
-            self.model.lose(turn)
+            self.reap(lost, queue)
+
+    def reap(self, lost: list[ModelTurn], queue: str) -> None:
+        """Another worker finds these turns."""
+        reaped = self.run(self.store.reap(queue))
+        assert {*reaped.requeued, *reaped.ended} == {turn.scoped_id for turn in lost}
+        # In the order of their leases, which all are the same.
+        for turn in sorted(lost, key=lambda turn: turn.id):
+            self.model.lose(turn, fails=turn.scoped_id in reaped.ended)
+            assert (turn.status is Status.QUEUED) == (turn.scoped_id in reaped.requeued)
+        suspects = self.run(self.members(keys.suspects(self.store.prefix, queue)))
+        self.model.set_aside(queue, suspects)
+        waits = {turn.scoped_id for turn in self.model.turns.values() if turn.aside}
+        assert suspects <= waits
+        # None waits but for a trial.
+        assert not suspects or self.run(self.members(keys.trials(self.store.prefix, queue)))
 
     @precondition(lambda self: self.any_turn(Status.QUEUED))
     @rule(draw=data(), by_claim=sampled_from([False, True]))
@@ -375,6 +381,7 @@ class Life(RuleBasedStateMachine):
                 self.run(self.store.settle(hold.held, [], outcome(Status.COMPLETED, hold.turn.text)))
                 self.model.end(hold.turn, Status.COMPLETED, hold.turn.text)
             for queue in QUEUES:
+                self.reap([], queue)
                 self.claim_one("w1", queue)
 
     async def check_lives(self) -> None:

@@ -86,14 +86,38 @@ async def test_a_wake_up_without_a_turn_is_harmless(start: StartWorker) -> None:
     assert await (await start()).serve("turns") == "nothing ready"
 
 
-async def test_an_agent_that_the_worker_does_not_have_fails_the_turn(
+async def test_a_turn_of_an_agent_that_the_worker_does_not_have_waits(
     store: Store, start: StartWorker, new_turn: MakeTurn
 ) -> None:
-    """API and worker with different settings: the turn does not go round and round."""
-    await store.submit(new_turn(agent="other"))
-    assert await (await start()).serve("turns") == "s.1 unknown agent"
-    turn = await record(store, "s.1")
-    assert (turn.status, turn.error and turn.error["code"]) == (Status.FAILED, "unknown_agent")
+    """As during an upgrade that adds an agent: the turns behind it run, it stays for who has the agent."""
+    await store.submit(new_turn("new", agent="other"))
+    await store.submit(new_turn("old"))
+    worker = await start()
+    assert await worker.serve("turns") == "old.1 completed"
+    assert await worker.serve("turns") == "nothing ready"
+    turn = await record(store, "new.1")
+    assert (turn.status, turn.attempt) == (Status.QUEUED, 0)
+
+
+@pytest.mark.slow
+async def test_a_worker_that_joins_takes_the_turns_of_its_agents(
+    settings: Settings, store: Store, start: StartWorker, new_turn: MakeTurn
+) -> None:
+    """No wake-up is there for them: its keeper finds them, and a worker without the agent takes none."""
+    for n in range(3):
+        await store.submit(new_turn(f"new{n}", agent="other"))
+    old = await start("old")
+    assert await old.serve("turns") == "nothing ready"
+    new = WorkerService(settings, {"simulated": quick, "other": quick}, "new")
+    await new.start()
+
+    async def completed() -> bool:
+        turns = [await record(store, f"new{n}.1") for n in range(3)]
+        return all(turn.status is Status.COMPLETED for turn in turns)
+
+    await wait_until(completed, 2)
+    assert (await store.queue_state("turns")).parked == {}
+    await new.drain()
 
 
 @pytest.mark.slow
@@ -153,8 +177,8 @@ async def test_a_claim_on_its_way_is_run_before_the_drain_ends(
     claimed, go = asyncio.Event(), asyncio.Event()
     claim = worker._store.claim
 
-    async def slow_claim(*arguments: Any) -> Any:
-        found = await claim(*arguments)
+    async def slow_claim(*arguments: Any, **named: Any) -> Any:
+        found = await claim(*arguments, **named)
         claimed.set()
         await go.wait()
         return found

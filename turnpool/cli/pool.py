@@ -22,6 +22,11 @@ def _render(pool: dict[str, Any]) -> RenderableType:
     )
     table = Table("worker", "slots", "running", "state")
     for worker in sorted(pool["workers"], key=lambda worker: str(worker["id"])):
-        state = "draining" if worker["draining"] else "ready"
+        state = "hung" if worker.get("hung") else "draining" if worker["draining"] else "ready"
         table.add_row(Text(worker["id"]), str(worker["slots"]), str(worker["running"]), state)
-    return Group(summary, table)
+    unserved = [
+        Text(f"{count} wait for a worker with agent {agent}")
+        for queue in pool.get("queues", [])
+        for agent, count in queue.get("unserved", {}).items()
+    ]
+    return Group(summary, *unserved, table)

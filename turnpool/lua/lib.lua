@@ -127,21 +127,42 @@ local function leave_line(turn)
   redis.call('ZREM', key_deadlines(turn.queue), turn.id)
 end
 
--- Take a turn out of the ready set, and its tenant with the last one.
-local function unready(queue, tenant, id)
-  redis.call('ZREM', key_ready(queue, tenant), id)
-  if redis.call('EXISTS', key_ready(queue, tenant)) == 0 then
-    redis.call('ZREM', key_tenants(queue), tenant)
-  end
+-- Take a member out of a sorted set, and that set's name out of an index of sets with its last one.
+local function take_out(set, id, index, name)
+  redis.call('ZREM', set, id)
+  if redis.call('EXISTS', set) == 0 then redis.call('ZREM', index, name) end
 end
 
--- Give a running turn back to the queue, at its old place.
-local function requeue(turn, reason)
+-- Take a turn out of wherever it waits to be claimed.
+local function unready(turn)
+  take_out(key_ready(turn.queue, turn.tenant), turn.id, key_tenants(turn.queue), turn.tenant)
+  take_out(key_parked(turn.queue, turn.agent), turn.id, key_unserved(turn.queue), turn.agent)
+  redis.call('ZREM', key_suspects(turn.queue), turn.id)
+end
+
+-- Take a running turn from its worker. It waits, but nobody can claim it yet.
+local function take_back(turn, reason)
   redis.call('ZREM', key_leases(turn.queue), turn.id)
   keep(turn, 'status', 'queued', 'restart', reason, 'worker', '')
   turn.status = 'queued'
   wait_in_line(turn)
+end
+
+-- Give a running turn back to the queue, at its old place.
+local function requeue(turn, reason)
+  take_back(turn, reason)
   make_ready(turn)
+end
+
+-- How long an attempt has lived for certain, in ms: until its worker last renewed the lease, which ends at `lease_end`.
+local function lived(turn, lease_end, lease)
+  return turn.claimed_at and math.max(lease_end - lease - turn.claimed_at, 0) or 0
+end
+
+-- Whether an attempt has lived longer than the lost one before it did (`life`), so that whatever killed that one's worker
+-- would have killed this one's too. The margin: a renewal is seen at most a sixth of a lease late, and times vary.
+local function outlives(turn, life, lease)
+  return turn.life ~= nil and life > 1.25 * turn.life + lease / 3
 end
 
 -- Characters (not bytes) of a text in UTF-8.
@@ -222,7 +243,7 @@ local function finish(turn, status, fields, kept, messages, result)
   redis.call('ZREM', key_leases(turn.queue), turn.id)
   if turn.status == 'queued' then
     leave_line(turn)
-    unready(turn.queue, turn.tenant, turn.id)
+    unready(turn)
   end
   -- An idempotency key is kept for a day, and its turn with it.
   local life = math.max(kept.session + kept.log, turn.keyed and 86400 or 0)

@@ -50,7 +50,7 @@ end
 local life = math.ceil(a.deadline / 1000) + kept.session + kept.log
 local n = redis.call('HINCRBY', line, 'n', 1)
 local turn = {id = a.session_id .. '.' .. n, session = a.session_id, n = n, tenant = a.tenant, weight = a.weight,
-  queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, seq = 0,
+  queue = a.queue, agent = a.agent, status = 'queued', priority = a.priority, attempt = 0, losses = 0, said = 0, seq = 0,
   input = a.input, params = a.params, metadata = a.metadata, created_at = now, queued_at = now,
   deadline_at = now + a.deadline}
 if a.traceparent ~= '' then turn.traceparent = a.traceparent end

@@ -30,7 +30,11 @@ class ModelSession:
 
 @dataclass(eq=False)
 class ModelTurn:
-    """A turn. `text`: what its client has read; `kinds`: types of its events."""
+    """A turn. `text`: what its client has read; `kinds`: types of its events; `aside`: it waits for a trial.
+
+    `base`: events before the attempt's own; `said`: most that an attempt has written; `blame`: losses in a
+    row without progress.
+    """
 
     id: str
     new: NewTurn
@@ -45,6 +49,10 @@ class ModelTurn:
     deleting: bool = False
     deleted: bool = False
     kinds: list[str] = field(default_factory=lambda: ["turn.queued"])
+    base: int = 0
+    said: int = 0
+    blame: int = 0
+    aside: bool = False
 
     @property
     def scoped_id(self) -> str:
@@ -54,7 +62,7 @@ class ModelTurn:
     @property
     def ready(self) -> bool:
         """Whether it can be claimed."""
-        return self.status is Status.QUEUED and self.session.line[:1] == [self]
+        return self.status is Status.QUEUED and self.session.line[:1] == [self] and not self.aside
 
 
 @dataclass(eq=False)
@@ -121,6 +129,7 @@ class Model:
             turn.kinds.append("turn.restarted")
             turn.text = ""
         turn.kinds.append("turn.in_progress")
+        turn.base = len(turn.kinds)
         return Hold(turn, turn.attempt, worker, len(turn.kinds))
 
     def say(self, turn: ModelTurn, text: str) -> None:
@@ -138,15 +147,25 @@ class Model:
             turn.session.line.remove(turn)
         turn.deleted = turn.deleting
 
-    def lose(self, turn: ModelTurn) -> None:
-        """The turn's lease has run out."""
+    def lose(self, turn: ModelTurn, *, fails: bool) -> None:
+        """The turn's lease has run out. Whether it `fails` depends on what else its workers lost."""
         turn.losses += 1
+        said = len(turn.kinds) - turn.base
+        turn.blame = 0 if said > 1.25 * turn.said else turn.blame + 1
+        turn.said = max(turn.said, said)
         if turn.cancel:
             self.stop_now(turn)
-        elif turn.losses >= MAX_ATTEMPTS:
+        elif fails:
+            assert turn.blame >= MAX_ATTEMPTS
             self.end(turn, Status.FAILED, None)
         else:
             turn.status, turn.restart = Status.QUEUED, LOSS
+
+    def set_aside(self, queue: str, suspects: set[str]) -> None:
+        """These turns of the queue wait for a trial, and no others."""
+        for turn in self.turns.values():
+            if turn.new.queue == queue:
+                turn.aside = turn.scoped_id in suspects
 
     def hand_back(self, turn: ModelTurn) -> None:
         """The turn's worker drains."""

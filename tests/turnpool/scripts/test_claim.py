@@ -256,3 +256,69 @@ async def test_a_turn_that_lost_nothing_has_no_partial_answer(store: Store, new_
     claim, _ = await store.claim("turns", "w1", ["simulated"])
     assert claim is not None
     assert (claim.restart, claim.partial) == (None, "")
+
+
+async def test_a_turn_of_another_agent_is_left_for_who_has_it(store: Store, new_turn: MakeTurn) -> None:
+    """It is parked, in its order; those behind it are claimed. It is not ready, so nobody is woken."""
+    for name, agent in (("new1", "new"), ("new2", "new"), ("old", "simulated")):
+        await store.submit(new_turn(name, agent=agent))
+    claim, _ = await store.claim("turns", "w1", [], ["simulated", "ne"])
+    assert claim is not None
+    assert claim.turn.id == "old.1"
+    state = await store.queue_state("turns")
+    assert (state.queued, state.ready, state.parked) == (2, 0, {"new": 2})
+    assert (await store.reap("turns", ["simulated"])).parked == ()
+    places = (await store.reap("turns", ["simulated", "new"])).parked
+    assert places == (store.prefix,) * 2
+    for name in ("new1.1", "new2.1"):
+        claim, _ = await store.claim("turns", "w2", [], ["new"], parked=places[0])
+        assert claim is not None
+        assert claim.turn.id == name
+    assert await store.claim("turns", "w2", [], ["new"], parked=places[0]) == (None, ())
+    assert (await store.queue_state("turns")).parked == {}
+
+
+@pytest.mark.parametrize("end", ["cancel", "deadline", "delete", "forgotten"])
+async def test_a_parked_turn_can_be_ended(store: Store, new_turn: MakeTurn, end: str) -> None:
+    """It waits like any other, and the turn behind it in its session is next."""
+    await store.submit(new_turn(agent="new"))
+    await store.submit(new_turn())
+    assert (await store.claim("turns", "w1", [], ["simulated"]))[0] is None
+    if end == "cancel":
+        await store.cancel("s.1", "default")
+    elif end == "delete":
+        await store.delete_session("s", "default")
+    elif end == "deadline":
+        await pass_deadline(store, "s.1")
+        assert (await store.expire("turns"))[0] == ("default:s.1",)
+    else:
+        await store.redis.delete(keys.turn(store.prefix, "default:s.1"))
+        claim, woken = await store.claim("turns", "w2", [], ["new"], parked=store.prefix)
+        assert (claim, woken) == (None, ("turns",))
+    assert (await store.queue_state("turns")).parked == {}
+    assert await store.redis.exists(keys.unserved(store.prefix, "turns")) == 0
+    assert (await store.queue_state("turns")).ready == (0 if end == "delete" else 1)
+
+
+async def test_parked_turns_past_their_deadline_are_failed_by_the_claim(
+    store: Store, new_turn: MakeTurn
+) -> None:
+    """As ready ones are."""
+    await store.submit(new_turn(agent="new"))
+    await store.claim("turns", "w1", [], ["simulated"])
+    await store.redis.hset(keys.turn(store.prefix, "default:s.1"), "deadline_at", 1)
+    assert (await store.claim("turns", "w2", [], ["new"], parked=store.prefix))[0] is None
+    assert (await record(store, "s.1")).status is Status.FAILED
+
+
+async def test_a_claim_parks_a_hundred_at_most(settings: Settings, store: Store, new_turn: MakeTurn) -> None:
+    """So that the script stays short; the queue is woken for the rest."""
+    many = Store(store.nodes, settings.model_copy(update={"max_queued": 1000}))
+    for n in range(150):
+        await many.submit(new_turn(f"s{n}", agent="new"))
+    await many.submit(new_turn("old"))
+    assert await many.claim("turns", "w1", [], ["simulated"]) == (None, ("turns",))
+    claim, _ = await many.claim("turns", "w1", [], ["simulated"])
+    assert claim is not None
+    assert claim.turn.id == "old.1"
+    assert (await many.queue_state("turns")).parked == {"new": 150}

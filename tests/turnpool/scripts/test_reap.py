@@ -11,6 +11,7 @@ from tests.turnpool.scripts.kit import (
     events,
     kinds,
     lose,
+    pass_deadline,
     record,
     say,
     server_ms,
@@ -21,7 +22,7 @@ from turnpool import keys
 from turnpool.models import Reaped
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -179,3 +180,87 @@ async def test_a_lease_without_its_turn_is_dropped(store: Store, new_turn: MakeT
     assert await lose(store, held) == Reaped((), (), ("turns",))
     assert (await store.queue_state("turns")).running == 0
     assert (await take(store)).turn_id == "default:s.2"
+
+
+async def test_losses_after_progress_do_not_count(store: Store, new_turn: MakeTurn) -> None:
+    """A turn that gets on survives any number of workers: with new output in each attempt, or a step."""
+    await store.submit(new_turn("said"))
+    await store.submit(new_turn("step"))
+    for n in range(1, 11):
+        said, step = await take(store), await take(store)
+        await say(store, said, *"x" * 2**n)
+        await store.record_step(step, f"step {n}", b"1")
+        assert (await lose(store, said)).requeued == ("default:said.1",)
+        assert (await lose(store, step)).requeued == ("default:step.1",)
+
+
+async def test_a_turn_that_continues_gets_on_with_each_word(store: Store, new_turn: MakeTurn) -> None:
+    """What stands is not said again, so one event of output is more than there was."""
+    await store.submit(new_turn())
+    for n in range(10):
+        claim, _ = await store.claim("turns", "w1", ["simulated"])
+        assert claim is not None
+        held = Held("default:s.1", claim.turn.attempt, claim.turn.seq)
+        await say(store, held, "word ")
+        assert claim.partial == "word " * n
+        assert (await lose(store, held)).requeued == ("default:s.1",)
+
+
+async def test_the_same_output_again_is_no_progress(store: Store, new_turn: MakeTurn) -> None:
+    """A turn that says a word and kills its worker, each time, fails."""
+    await store.submit(new_turn())
+    for _ in range(3):
+        assert (await lose(store, await say(store, await take(store), "word "))).ended == ()
+    assert (await lose(store, await say(store, await take(store), "word "))).ended == ("default:s.1",)
+    assert (await record(store, "s.1")).losses == 4
+
+
+async def test_hand_backs_do_not_count(store: Store, new_turn: MakeTurn) -> None:
+    """A deploy in between, however often, makes no turn suspect."""
+    await store.submit(new_turn())
+    for _ in range(5):
+        await store.hand_back(await take(store), [])
+    assert (await lose(store, await take(store))).requeued == ("default:s.1",)
+    assert (await store.queue_state("turns")).suspects == 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "deadline", "delete"])
+async def test_a_suspect_that_waits_can_be_ended(store: Store, new_turn: MakeTurn, end: str) -> None:
+    """It waits like any other turn, for its trial."""
+    for name in ("a", "b", "c"):
+        await store.submit(new_turn(name))
+    for _ in range(2):
+        held = [await take(store, "w1") for _ in range(3)]
+        await end_lease(store, *(one.turn_id for one in held))
+        await store.reap("turns")
+    state = await store.queue_state("turns")
+    assert (state.queued, state.ready, state.suspects) == (3, 1, 2)
+    on_trial = await take(store)
+    waits = next(name for name in "abc" if f"default:{name}.1" != on_trial.turn_id)
+    if end == "cancel":
+        assert (await store.cancel(f"{waits}.1", "default")).state == "cancelled"
+    elif end == "delete":
+        await store.delete_session(waits, "default")
+    else:
+        await pass_deadline(store, f"{waits}.1")
+        assert (await store.expire("turns"))[0] == (f"default:{waits}.1",)
+    assert (await store.queue_state("turns")).suspects == 1
+    await store.settle(on_trial, [], completed())
+    assert (await store.reap("turns")).woken == ("turns",)
+    await store.settle(await take(store), [], completed())
+    assert await store.redis.zcard(keys.suspects(store.prefix, "turns")) == 0
+
+
+async def test_a_turn_that_is_proven_guilty_clears_the_others(store: Store, new_turn: MakeTurn) -> None:
+    """Those that were lost beside it wait no longer, and their losses are forgiven."""
+    for name in ("a", "b", "poison"):
+        await store.submit(new_turn(name))
+    for _ in range(2):
+        held = [await take(store) for _ in range(3)]
+        await end_lease(store, *(one.turn_id for one in held))
+        await store.reap("turns")
+    guilty = await take(store)
+    reaped = await lose(store, guilty)
+    assert (reaped.ended, reaped.woken) == ((guilty.turn_id,), ("turns", "turns"))
+    assert (await store.queue_state("turns")).ready == 2
+    assert (await lose(store, await take(store))).ended == ()
