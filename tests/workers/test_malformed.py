@@ -232,6 +232,5 @@ async def test_a_malformed_reply_takes_no_other_with_it(settings: Settings, name
         channel.basic_consume("x.reply.pidbox", no_ack=True, callback=heard.append, consumer_tag="x")
         async with Redis.from_url(settings.redis_url) as redis:
             await redis.lpush("x.reply.pidbox", (MALFORMED | BROADCASTS)[name], json.dumps(GOOD_BROADCAST))
-        for _ in range(2):
-            take(channel)
+        take(channel)
     assert heard[-1].delivery_tag == "good"
