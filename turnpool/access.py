@@ -30,12 +30,12 @@ class Role(StrEnum):
 STORE = """
     DEL {key}|EXISTS {key}|EXPIRE {key} 1|TIME|TTL {key}|UNLINK {key}
     GET {key}|MGET {key}|SET {key} 1
-    HDEL {key} f|HGET {key} f|HGETALL {key}|HINCRBY {key} f 1|HMGET {key} f
+    HDEL {key} f|HGET {key} f|HGETALL {key}|HINCRBY {key} f 1|HLEN {key}|HMGET {key} f
     HSET {key} f 1|HSETNX {key} f 1|HSTRLEN {key} f
     LLEN {key}|LPOP {key}|LPUSH {key} 1|LRANGE {key} 0 0|LREM {key} 1 1|RPUSH {key} 1
     XADD {key} * f 1|XRANGE {key} - +
     ZADD {key} 1 m|ZCARD {key}|ZCOUNT {key} 0 1|ZPOPMIN {key}|ZRANGE {key} 0 0|ZRANGEBYSCORE {key} 0 1
-    ZREM {key} m|ZREMRANGEBYSCORE {key} 0 1|ZREVRANGEBYSCORE {key} 1 0
+    ZREM {key} m|ZREMRANGEBYSCORE {key} 0 1|ZREVRANGEBYSCORE {key} 1 0|ZSCORE {key} m
     EVAL script 1 {key}|EVALSHA digest 1 {key}|SPUBLISH {channel} 1
     PING|INFO
 """

@@ -220,7 +220,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _ = self.agent_specs, self.queue_names, self.tenant_keys
+        _ = self.agent_specs, self.queue_names
+        if self.admin_key and self.admin_key.get_secret_value() in self.tenant_keys:
+            raise ValueError("ADMIN_KEY: it is a tenant's key in API_KEYS as well; make another")
         if self.broker.kind is Kind.CLUSTER:
             msg = "BROKER_URL: Celery cannot use a cluster; name a standalone server or Sentinels"
             raise ValueError(msg)

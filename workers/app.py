@@ -26,7 +26,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         for name in (keys.wakeups(settings.namespace, queue) for queue in settings.queue_names)
     ]
     return {
-        **broker_conf(settings.broker, settings.concurrency),
+        **broker_conf(settings.broker, settings.concurrency, settings.queue_names),
         # A worker outlives any time without its broker.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,

@@ -4,7 +4,8 @@ Each BRPOP is a round trip of its own in the thread that also claims the turns: 
 a third. BLMPOP (Redis 7.0) gives as many as wait, up to a number. A worker takes no more than a part of the
 slots it has free, so that others get theirs of a small burst.
 
-Celery ends, or worse, on messages it does not expect. So only wake-ups reach it, made here from their ids.
+Celery ends, or worse, on messages it does not expect. So of a queue only wake-ups reach it, made here from
+their ids.
 
 Celery's configuration holds no secret: it is shown to whoever may ask a worker for it, as Flower does. User
 and passwords reach the connections by `_URLS`.
@@ -14,10 +15,12 @@ malformed messages, and for what turnpool has not: priorities, which are lists o
 prefix of all keys. tests/workers/test_internals.py notices when kombu changes what is used here.
 """
 
+from collections.abc import Sequence
 from queue import Empty
 from time import monotonic
 from typing import Any
 
+import orjson
 from celery.worker import state
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
@@ -49,16 +52,21 @@ BROKER_OPTIONS = {
     # One list for each queue.
     "priority_steps": [0],
 }
+OWN_OPTIONS = ("slots", "server", "wake_up_queues")
 # Brokers of this process by the transport option `server`.
 _URLS: dict[str, RedisUrl] = {}
 
 
 class _Several(Channel):
-    """`slots`: turns that the worker runs at once. `server`: which of `_URLS` it is."""
+    """`slots`: turns that the worker runs at once. `server`: which of `_URLS` it is.
+
+    `wake_up_queues`: those whose messages are wake-ups; others are mailboxes.
+    """
 
     slots = 1
     server = ""
-    from_transport_options = (*Channel.from_transport_options, "slots", "server")
+    wake_up_queues: Sequence[str] = ()
+    from_transport_options = (*Channel.from_transport_options, *OWN_OPTIONS)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's own
         url = _URLS[self.server]
@@ -105,15 +113,29 @@ class _Several(Channel):
         queue = text(taken[0])
         self._queue_cycle.rotate(queue)
         for message in taken[1]:
-            if found := wakeup_id(message, queue):
-                self.connection._deliver(envelope(queue, found), queue)  # noqa: SLF001 - as kombu does
-            else:
-                log.warning("malformed_wakeup", queue=queue, bytes=len(message))
+            self._hand_on(queue, message)
         return True
+
+    def _hand_on(self, queue: str, message: bytes) -> None:
+        if queue not in self.wake_up_queues:
+            self._hand_on_reply(queue, message)
+        elif found := wakeup_id(message, queue):
+            self.connection._deliver(envelope(queue, found), queue)  # noqa: SLF001 - as kombu does
+        else:
+            log.warning("malformed_wakeup", queue=queue, bytes=len(message))
+
+    def _hand_on_reply(self, queue: str, message: bytes) -> None:
+        """A worker's answer to remote control, for Flower."""
+        try:
+            self.connection._deliver(orjson.loads(message), queue)  # noqa: SLF001 - as kombu does
+        except (RedisError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as of broadcasts
+            log.warning("malformed_reply", queue=queue, error=type(error).__name__)
 
 
 class _SentinelSeveral(_Several, SentinelChannel):
-    from_transport_options = (*SentinelChannel.from_transport_options, "slots", "server")
+    from_transport_options = (*SentinelChannel.from_transport_options, *OWN_OPTIONS)
 
     @property
     def sentinel_kwargs(self) -> dict[str, Any]:
@@ -133,7 +155,7 @@ class SentinelTransport(redis.SentinelTransport):
     Channel = _SentinelSeveral
 
 
-def broker_conf(url: RedisUrl, slots: int) -> dict[str, Any]:
+def broker_conf(url: RedisUrl, slots: int, queues: Sequence[str]) -> dict[str, Any]:
     """Celery's settings for a broker, without its secrets. From now on its schemes mean our transports."""
     TRANSPORT_ALIASES.update(
         redis=f"{__name__}:Transport",
@@ -142,6 +164,7 @@ def broker_conf(url: RedisUrl, slots: int) -> dict[str, Any]:
     )
     _URLS[str(url)] = url
     options: dict[str, Any] = BROKER_OPTIONS | {"slots": slots, "server": str(url)}
+    options["wake_up_queues"] = list(queues)
     if url.sentinels:
         options["master_name"] = url.sentinels.master
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tests.acl import server_options
 from tests.conftest import wait_until
 from turnpool.local.valkey import server_command
 
@@ -29,7 +30,7 @@ class Valkey:
         await wait_until(self._answers, 30)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [*server_command(self.port, self._folder), "--appendfsync", "always"]
+        command = [*server_command(self.port, self._folder), "--appendfsync", "always", *server_options()]
         with (self._folder / "valkey.log").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
 

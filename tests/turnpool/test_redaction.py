@@ -11,7 +11,7 @@ from turnpool.settings import Settings
 
 SECRETS = Settings(
     redis_url="redis://user:p%40ss%2Fw%C3%B6rd@h/0",
-    broker_url="rediss://h/0?ssl_cert_reqs=none&sentinel_password=for-the-sentinel",
+    broker_url="rediss+sentinel://h/0?master=m&ssl_cert_reqs=none&sentinel_password=for-the-sentinel",
     llm_base_url="https://me:basic-pass@x/v1?api-key=in-the-query&api-version=2026-01-01",
     llm_api_key="my-own-key",
     api_keys="ann:key-of-ann, bob:key-of-bob",

@@ -221,3 +221,16 @@ async def test_a_malformed_broadcast_takes_no_other_with_it(settings: Settings, 
             with suppress(Empty):
                 channel._receive_one(subscriber)
     assert heard[-1].delivery_tag == "good"
+
+
+@pytest.mark.parametrize("name", MALFORMED | BROADCASTS)
+async def test_a_malformed_reply_takes_no_other_with_it(settings: Settings, name: str) -> None:
+    """Flower has a mailbox, where workers' answers to remote control come."""
+    heard: list[Any] = []
+    with taking(settings, []) as channel:
+        channel.basic_cancel("turns")
+        channel.basic_consume("x.reply.pidbox", no_ack=True, callback=heard.append, consumer_tag="x")
+        async with Redis.from_url(settings.redis_url) as redis:
+            await redis.lpush("x.reply.pidbox", (MALFORMED | BROADCASTS)[name], json.dumps(GOOD_BROADCAST))
+        take(channel)
+    assert heard[-1].delivery_tag == "good"

@@ -146,7 +146,7 @@ async def test_messages_are_plain_chat_format(worker: Worker, store: Store, new_
     assert await worker.run(yielding("hi")) == "completed"
     stored = await store.messages("s", "default")
     assert all("turn_id" in message for message in stored)
-    key = "turnpool:{0}:messages:s"
+    key = "turnpool:{0}:messages:default:s"
     await store.redis.rpush(key, '{"turn_id":"s.0","role":"assistant","content":""}')
     await store.redis.rpush(
         key, '{"turn_id":"s.0","role":"assistant","content":"part","status":"incomplete"}'

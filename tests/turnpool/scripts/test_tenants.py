@@ -14,13 +14,14 @@ Call = Callable[[Store], Awaitable[object]]
 FOREIGN: dict[str, Call] = {
     "session": lambda store: store.session("s", "b"),
     "delete": lambda store: store.delete_session("s", "b"),
+    "turns": lambda store: store.turns("s", "b", 10, None),
     "turn": lambda store: store.turn("s.1", "b"),
+    "progress": lambda store: store.progress("s.1", "b"),
     "log": lambda store: store.check_log("s.1", "b"),
     "cancel": lambda store: store.cancel("s.1", "b"),
 }
 EMPTY: dict[str, Call] = {
     "messages": lambda store: store.messages("s", "b"),
-    "turns": lambda store: store.turns("s", "b", 10, None),
     "frames": lambda store: store.frames("s.1", "b", 0),
     "newest": lambda store: store.newest("s", "b"),
     "unfinished": lambda store: store.unfinished("s", "b"),
