@@ -22,8 +22,8 @@ def test_examples_are_taken(example: dict[str, Any]) -> None:
 
 
 def test_there_are_examples() -> None:
-    """The blocks are found: the first installation, the pools, a new agent."""
-    assert len(EXAMPLES) == 3
+    """The blocks are found: the first installation, the pools."""
+    assert len(EXAMPLES) == 2
 
 
 def test_names_of_values_exist() -> None:

@@ -72,8 +72,9 @@ def test_probes_ask_the_metrics_port() -> None:
     """Workers are asked on the metrics port, and none is killed for one slow answer."""
     worker = container(pick(render(URL), "Deployment", "-worker-default"))
     assert {"name": "metrics", "containerPort": 9808} in worker["ports"]
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert worker[probe]["httpGet"] == {"path": "/metrics", "port": "metrics"}
+    paths = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    for probe, path in paths.items():
+        assert worker[probe]["httpGet"] == {"path": path, "port": "metrics"}
     assert worker["livenessProbe"]["periodSeconds"] * worker["livenessProbe"]["failureThreshold"] >= 60
 
 

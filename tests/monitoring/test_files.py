@@ -11,9 +11,9 @@ from tests.monitoring.promql import aggregations, selectors
 
 SEVERITIES = {"critical", "warning"}
 # Labels whose values are not words of the code.
-FREE = {"namespace", "pool", "queue", "job", "alertname", "alertstate", "status"}
+FREE = {"namespace", "pool", "queue", "agent", "job", "alertname", "alertstate", "status"}
 POOL_WIDE = re.compile(
-    r"turnpool_queue_(depth|ready|running|oldest_wait_seconds|slots|workers|limit|deadline_seconds)"
+    r"turnpool_queue_(depth|ready|running|oldest_wait_seconds|slots|workers|suspects|unserved|hung_workers|limit|deadline_seconds)"
 )
 
 
@@ -27,7 +27,7 @@ def test_pool_wide_gauges_are_never_added_up() -> None:
     """Every API of a namespace tells them alike: an aggregation right around one is `max`, by namespace."""
     for query in queries():
         for match in re.finditer(
-            r"(\w+)( by \([^)]*\))?\s*\((?:deriv\()?(turnpool_queue_\w+)", query.expression
+            r"(\w+)( by \([^)]*\))?\s*\((?:(?:deriv|max_over_time)\()?(turnpool_queue_\w+)", query.expression
         ):
             if POOL_WIDE.fullmatch(match[3]):
                 assert match[1] == "max", f"{query.where}: {match[0]}"

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.acceptance, pytest.mark.timeout(120
 
 LONG = {"input": "hello", "agent": "simulated", "params": {"tokens": 5000}}
 SHORT = {"input": "hello", "agent": "simulated", "params": {"tokens": 3}}
+UNSERVED = {"input": "hello", "agent": "missing"}
 FAILS = {"input": "hello", "agent": "simulated", "params": {"tokens": 5, "fail_at": 2}}
 
 
@@ -76,11 +77,13 @@ async def test_every_metric_exists_with_its_labels(pool: Pool) -> None:
     """Matchers, groupings and legends name metrics and labels that a live API or worker has."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         metrics_port = free.getsockname()[1]
-    api = (await pool.api()).port
+    agents = "simulated=workers.agents.simulated:agent"
+    api = (await pool.api(AGENTS=f"{agents},missing=nowhere:agent")).port
     await take_over(pool, api, metrics_port)
     await resume(api)
     assert (await run_turn(api, "fails", FAILS))[-1].event == "turn.failed"
     assert (await run_turn(api, "short", SHORT))[-1].event == "turn.completed"
+    await (await request(api, "POST", "/v1/sessions/unserved/turns", UNSERVED)).body()
     wakeups = WakeUps(pool.store.redis, "turnpool")
     wakeups.publish(["turns"])
 
