@@ -9,6 +9,8 @@ import contextlib
 import json
 import logging
 import sys
+import time
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -45,6 +47,34 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+# Each of a thousand turns says so again and again while a server is away: one line of a kind a second will do.
+REPEATED = {"redis_away", "wakeups_not_sent"}
+REPEAT_SECONDS = 1.0
+
+
+class _Repeats:
+    """A processor that leaves out lines of outages; the next line says how many (`left_out`)."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    def __call__(
+        self, logger: Any, _: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.ProcessorReturnValue:
+        """Drop the line, or let it pass."""
+        if event["event"] not in REPEATED:
+            return event
+        kind, now = (logger.name, event["event"]), time.monotonic()
+        if now < self._last.get(kind, -REPEAT_SECONDS) + REPEAT_SECONDS:
+            self._left_out[kind] += 1
+            raise structlog.DropEvent
+        self._last[kind] = now
+        if left_out := self._left_out.pop(kind, 0):
+            event["left_out"] = left_out
+        return event
+
+
 class _Lines(structlog.WriteLogger):
     """Standard error, under the name of who writes."""
 
@@ -65,7 +95,7 @@ def configure(level: str, process: str) -> None:
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(_json)
     )
     structlog.configure(
-        processors=[*_SHARED, renderer],
+        processors=[_Repeats(), *_SHARED, renderer],
         logger_factory=_Lines,
         wrapper_class=_never_raising(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=True,

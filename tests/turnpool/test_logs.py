@@ -85,3 +85,32 @@ def read(source: int) -> str:
         while part := output.read(4096):
             text += part
     return text.decode()
+
+
+@pytest.mark.slow
+def test_an_outage_does_not_flood_the_log() -> None:
+    """One line a second of each kind and module; the next says how many were left out. Others all come."""
+    program = """
+from turnpool import logs
+logs.configure("INFO", "test")
+one, other = logs.get_logger("one"), logs.get_logger("other")
+for n in range(1000):
+    one.warning("redis_away", n=n)
+    other.warning("redis_away", n=n)
+one.warning("malformed_wakeup", n=1)
+one.warning("malformed_wakeup", n=2)
+logs.REPEAT_SECONDS = 0
+one.warning("redis_away", n=1000)
+one.warning("redis_away", n=1001)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = list(map(json.loads, done.stderr.splitlines()))
+    said = [(line["logger"], line["event"], line["n"], line.get("left_out")) for line in lines]
+    assert said == [
+        ("one", "redis_away", 0, None),
+        ("other", "redis_away", 0, None),
+        ("one", "malformed_wakeup", 1, None),
+        ("one", "malformed_wakeup", 2, None),
+        ("one", "redis_away", 1000, 999),
+        ("one", "redis_away", 1001, None),
+    ]
