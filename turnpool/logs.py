@@ -47,7 +47,7 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
-# Each of a thousand turns says so again and again while a server is away: one line of a kind a second will do.
+# Each of a thousand turns says so again and again while a server is away: a line of a kind a second will do.
 REPEATED = {"redis_away", "wakeups_not_sent"}
 REPEAT_SECONDS = 1.0
 
