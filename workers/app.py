@@ -20,13 +20,14 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _config(settings: Settings) -> dict[str, Any]:
+    names = [keys.wakeups(settings.namespace, queue) for queue in settings.queue_names]
     # A wake-up may be lost, so the broker keeps no list of the unacknowledged: two round trips less for each.
     queues = [
         Queue(name, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call]
-        for name in (keys.wakeups(settings.namespace, queue) for queue in settings.queue_names)
+        for name in names
     ]
     return {
-        **broker_conf(settings.broker, settings.concurrency, settings.queue_names),
+        **broker_conf(settings.broker, settings.concurrency, names),
         # A worker outlives any time without its broker.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,

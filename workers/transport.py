@@ -24,7 +24,9 @@ import orjson
 from celery.worker import state
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from turnpool.logs import get_logger
 from turnpool.urls import Kind, RedisUrl, place
@@ -40,7 +42,12 @@ text: Any = bytes_to_str
 # Wake-ups taken with one command, at most; this part of the free slots is taken, at most.
 MOST_AT_ONCE = 10
 FREE_PART = 10
-SENTINEL_TIMEOUTS = {"socket_connect_timeout": 1, "socket_timeout": 1}
+SENTINEL_OPTIONS = {
+    "socket_connect_timeout": 1,
+    "socket_timeout": 1,
+    # Otherwise redis-py asks one that is away ten times, with pauses, before the next.
+    "retry": Retry(NoBackoff(), 0),
+}
 BROKER_OPTIONS = {
     # Seconds: a broker that is away is noticed, and never blocks for long.
     "socket_connect_timeout": 2,
@@ -140,7 +147,7 @@ class _SentinelSeveral(_Several, SentinelChannel):
     @property
     def sentinel_kwargs(self) -> dict[str, Any]:
         """What redis-py's clients of the Sentinels take."""
-        return SENTINEL_TIMEOUTS | _URLS[self.server].sentinel_options
+        return SENTINEL_OPTIONS | _URLS[self.server].sentinel_options
 
 
 class Transport(redis.Transport):

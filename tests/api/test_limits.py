@@ -17,8 +17,8 @@ from turnpool.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /v1/sessions/s/turns HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /v1/sessions/s/turns HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 # Looks at connections are half a second apart.
 SECOND = 1.0
 
@@ -145,7 +145,7 @@ async def test_connections_over_the_limit_are_refused(
                 return (await connection.answer()).status == 200
 
         await wait_until(is_served, 5)
-        await opened[0].send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await opened[0].send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         said = (await opened[0].answer()).body.decode()
         assert f'turnpool_http_connections_refused_total{{limit="{limit}"}}' in said
 

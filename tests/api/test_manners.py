@@ -128,7 +128,7 @@ async def test_methods_of_strangers_are_one_label(shared_api: ApiServer, client:
     for method in (b"PROPFIND", b"M-SEARCH", b"MKCALENDAR", b"SOURCE", b"TRACE", b"QUERY", b"LINK"):
         for path in (b"/v1/sessions", b"/nowhere", b"/healthz"):
             async with raw.connect(shared_api.port) as connection:
-                await connection.send(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                await connection.send(method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 answer = await connection.answer()
                 assert (answer.status, answer.code) == (501, "method_not_implemented")
         said = (await client.get("/metrics")).text
@@ -156,7 +156,7 @@ async def test_head_is_get_without_a_body(shared_api: ApiServer, client: httpx.A
 async def test_options_of_the_server_are_told(shared_api: ApiServer) -> None:
     """`OPTIONS *` is asked of the server, not of a path."""
     async with raw.connect(shared_api.port) as connection:
-        await connection.send(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = await connection.answer()
     assert answer.status == 204
     assert "GET" in answer.headers["allow"]

@@ -15,9 +15,12 @@ from turnpool.store import Store
 
 pytestmark = pytest.mark.anyio
 
-WORKER: dict[str, Any] = {"id": "w", "queues": ["turns"], "slots": 5, "running": 1, "draining": False}
+WORKER: dict[str, Any] = {
+    "id": "w", "queues": ["turns"], "slots": 5, "running": 1, "draining": False,
+    "agents": ["a"], "hung": False,
+}  # fmt: skip
 WORKERS: list[bytes] = [
-    orjson.dumps(WORKER | {"agents": ["a"], "version": {"turnpool": "9"}}),
+    orjson.dumps(WORKER | {"models": ["a"], "version": {"turnpool": "9"}}),
     *(orjson.dumps({name: value for name, value in WORKER.items() if name != missing}) for missing in WORKER),
     orjson.dumps(WORKER | {"slots": "many", "queues": {"turns": 5}, "draining": None}),
     b"{}",
@@ -216,7 +219,7 @@ async def test_the_keepers_looks_pass_over_a_status_that_is_not_known(
     await store.redis.zadd(keys.leases(p, "turns"), {"default:s.1": 1, "default:other.1": 1})
     await store.redis.delete(keys.pulse(p))
     reaped = await store.reap("turns")
-    assert reaped.requeued == ("other.1",)
+    assert reaped.requeued == ("default:other.1",)
     await store.redis.zadd(keys.deadlines(p, "turns"), {"default:s.1": 1, "default:other.1": 1})
-    assert (await store.expire("turns"))[0] == ("other.1",)
+    assert (await store.expire("turns"))[0] == ("default:other.1",)
     assert await store.redis.hget(keys.turn(p, "default:s.1"), "status") == b"waiting"

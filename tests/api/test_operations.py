@@ -55,7 +55,7 @@ async def test_the_pool_shows_turns_whose_agent_no_worker_has(
     await store.renew(WorkerInfo("old", ("turns",), 10, 0, draining=False, agents=("other",)), [])
     (queue,) = (await client.get("/v1/pool")).json()["queues"]
     assert (queue["queued"], queue["ready"], queue["unserved"]) == (2, 0, {"chat": 2})
-    line = 'turnpool_queue_unserved{agent="chat",queue="turns"} 2.0'
+    line = 'turnpool_queue_unserved{agent="chat",pool="turnpool",queue="turns"} 2.0'
     assert line in (await client.get("/metrics")).text
     await store.renew(WorkerInfo("new", ("turns",), 10, 0, draining=False, agents=("chat",)), [])
     (queue,) = (await client.get("/v1/pool")).json()["queues"]

@@ -27,8 +27,9 @@ async def nothing_is_stored(store: Store) -> AsyncIterator[None]:
     """After each of these tests there is no key of ours."""
     yield
     written = {key.decode() async for key in store.redis.scan_iter(f"{store.prefix}*")}
-    # The server's own looks for lost wake-ups and deadlines.
-    assert written <= {keys.missing(store.prefix, "turns"), keys.watched(store.prefix)}
+    # The record of the pool, and the server's own looks for lost wake-ups and deadlines.
+    own = {keys.pool(store.prefix), keys.missing(store.prefix, "turns"), keys.watched(store.prefix)}
+    assert written <= own
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ SENTINEL_TLS: Values = {
         "passwordSecret": {"name": SECRET},
         "sentinelPasswordSecret": {"name": "sentinels"},
         "caSecret": {"name": "redis-ca"},
-    }
+    },
+    **OPEN,
 }
 BROKER: Values = over(
     TLS,
