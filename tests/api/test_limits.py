@@ -112,7 +112,7 @@ async def test_a_client_that_does_not_read_its_stream_is_cut_off(serve: Serve, s
                 await run.say("x" * 50_000)
 
             async def is_cut_off() -> bool:
-                return "turnpool_streams 0.0" in (await client.get("/metrics")).text
+                return 'turnpool_streams{pool="turnpool"} 0.0' in (await client.get("/metrics")).text
 
             await wait_until(is_cut_off, 10)
 
@@ -147,7 +147,7 @@ async def test_connections_over_the_limit_are_refused(
         await wait_until(is_served, 5)
         await opened[0].send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         said = (await opened[0].answer()).body.decode()
-        assert f'turnpool_http_connections_refused_total{{limit="{limit}"}}' in said
+        assert f'turnpool_http_connections_refused_total{{limit="{limit}",pool="turnpool"}}' in said
 
 
 async def test_a_refused_body_is_read_to_the_end_of_its_answer(serve: Serve) -> None:

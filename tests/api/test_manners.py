@@ -147,7 +147,7 @@ async def test_head_is_get_without_a_body(shared_api: ApiServer, client: httpx.A
             assert head.headers["content-type"] == got.headers["content-type"]
 
     async def is_none_open() -> bool:
-        return "turnpool_streams 0.0" in (await client.get("/metrics")).text
+        return 'turnpool_streams{pool="turnpool"} 0.0' in (await client.get("/metrics")).text
 
     await wait_until(is_none_open, 5)
     assert not shared_api.context.relay._channels

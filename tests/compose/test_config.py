@@ -81,7 +81,7 @@ def test_every_container_has_a_health_check_in_exec_form(services: dict[str, Con
 
 def test_passwords_and_keys_come_from_files_only(config: Config, services: dict[str, Config]) -> None:
     """No environment and no command holds one, not even a default."""
-    secret = re.compile(r"PASSWORD|API_KEY|ADMIN_KEY|COOKIE_SECRET|TOKEN")
+    secret = re.compile(r"PASSWORD|API_KEY|ADMIN_KEY|COOKIE_SECRET|TOKEN$")
     for name, service in services.items():
         environment = service.get("environment") or {}
         held = [key for key in environment if secret.search(key) and not key.endswith("__FILE")]
