@@ -87,7 +87,7 @@ class Watchdog:
             agent=agent,
             seconds=round(stalled, 1),
             turns=len(runners),
-            stack=_stack(frame),
+            frames=_frames(frame),
         )
         others = [runner for runner in runners if culprit and runner is not culprit]
         try:
@@ -113,6 +113,6 @@ def find_culprit(frame: FrameType | None, runners: Sequence[Runner]) -> Runner |
     return None
 
 
-def _stack(frame: FrameType | None) -> list[str]:
+def _frames(frame: FrameType | None) -> list[str]:
     frames = traceback.extract_stack(frame)[-FRAMES:] if frame else []
     return [f"{entry.filename}:{entry.lineno} {entry.name}" for entry in frames]

@@ -179,9 +179,10 @@ async def test_an_agent_that_blocks_the_loop_loses_no_lease(pool: Pool) -> None:
 
 
 async def test_a_turn_that_loses_every_worker_fails(pool: Pool) -> None:
-    """After three lost workers the turn fails with worker_lost; the pool lives on."""
+    """After three lost workers without a word the turn fails with worker_lost; the pool lives on."""
     api = await pool.api()
-    answer = await post_turn(api.port, "s", simulated(5000))
+    silent = {"input": "hello", "agent": "simulated", "params": {"ttft_ms": 600_000}}
+    answer = await post_turn(api.port, "s", silent)
     reading = asyncio.create_task(read(answer))
     for attempt in (1, 2, 3):
         worker = await pool.worker(LEASE_SECONDS="1")

@@ -74,7 +74,7 @@ async def test_a_worker_that_hangs_gives_its_turns_away_and_ends(pool: Pool, age
     seen = time.monotonic() - begun
     (line,) = logged(worker, "loop_hangs")
     assert (line["turn"], line["agent"]) == ("culprit.1", agent)
-    assert "agents.py" in str(line["stack"])
+    assert "agents.py" in str(line["frames"])
     assert (await probe(port, "/readyz"), await probe(port, "/healthz")) == (503, 503)
     await pool.store.cancel("culprit.1", "default")
     await pool.worker(AGENTS=AGENTS, LEASE_SECONDS="1")
