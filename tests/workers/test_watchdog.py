@@ -29,7 +29,7 @@ async def idle(_: Turn) -> AsyncIterator[str | Event]:
 @pytest.fixture
 async def wakeups(settings: Settings) -> AsyncIterator[WakeUps]:
     """Wake-ups on the test's server."""
-    wakeups = WakeUps(connect(settings.broker))
+    wakeups = WakeUps(connect(settings.broker), settings.namespace)
     yield wakeups
     await wakeups.close()
 
