@@ -137,8 +137,9 @@ async def test_blocking_turns_run_side_by_side(pool: Pool, agent: str) -> None:
     await asyncio.gather(*(post(api.port, f"s{n}", agent, seconds=2) for n in range(40)))
     turns = [await end(pool, f"s{n}", 30) for n in range(40)]
     print(f"40 turns of {agent} took {time.monotonic() - begun:.1f} s")  # noqa: T201
-    # All ran at once, however slow the machine: the first had not ended when the last began.
-    assert min(turn.ended_at or 0 for turn in turns) > max(turn.started_at or 0 for turn in turns)
+    # With too few threads they end in waves, a turn's time apart.
+    ends = [turn.ended_at or 0 for turn in turns]
+    assert max(ends) - min(ends) < 2
 
 
 async def test_threads_of_cancelled_turns_keep_their_slots(pool: Pool) -> None:
