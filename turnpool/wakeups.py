@@ -28,8 +28,6 @@ TASK_NAME = "turnpool.wake_up"
 # Where a wake-up's id goes.
 NO_ID = bytes(str(uuid.UUID(int=0)), "ascii")
 ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-# Members of an envelope that are text.
-TEXTS = ("body", "content-encoding", "content-type")
 # A wake-up has about 1,000; whatever is longer is not even parsed.
 MAX_BYTES = 10_000
 # Wake-ups in one command: some 100 KB.
@@ -110,25 +108,27 @@ def envelope(queue: str, task_id: str) -> dict[str, Any]:
     return {**parts, "headers": headers, "properties": properties}
 
 
-def wakeup_id(message: bytes, queue: str) -> str | None:
-    """The id of a wake-up for the queue; None if the message is anything else. More members do not matter."""
+def read(message: bytes, queue: str) -> dict[str, Any] | None:
+    """A wake-up for the queue, as Celery takes it; None for any other message. More members do not matter."""
     if len(message) > MAX_BYTES:
         return None
-    parts = _parts(queue)
     try:
         found = orjson.loads(message)
-        headers, properties = found["headers"], found["properties"]
-        ids = {headers["id"], headers["root_id"], properties["correlation_id"], properties["delivery_tag"]}
-        (task_id,) = ids
-        same = (
-            all(found[name] == parts[name] for name in TEXTS)
-            and parts["headers"].items() <= headers.items()
-            and parts["properties"].items() <= properties.items()
-            and ID.fullmatch(task_id)
-        )
+        task_id = found["headers"]["id"]
+        if not ID.fullmatch(task_id):
+            return None
+        wanted = envelope(queue, task_id)
+        same = found == wanted or _has_all(found, wanted)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return task_id if same else None
+    return wanted if same else None
+
+
+def _has_all(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(
+        value.items() <= found[name].items() if isinstance(value, dict) else value == found[name]
+        for name, value in wanted.items()
+    )
 
 
 @cache

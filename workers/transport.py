@@ -30,7 +30,7 @@ from redis.retry import Retry
 
 from turnpool.logs import get_logger
 from turnpool.urls import Kind, RedisUrl, place
-from turnpool.wakeups import envelope, wakeup_id
+from turnpool.wakeups import read
 
 log = get_logger(__name__)
 
@@ -126,8 +126,8 @@ class _Several(Channel):
     def _hand_on(self, queue: str, message: bytes) -> None:
         if queue not in self.wake_up_queues:
             self._hand_on_reply(queue, message)
-        elif found := wakeup_id(message, queue):
-            self.connection._deliver(envelope(queue, found), queue)  # noqa: SLF001 - as kombu does
+        elif wake_up := read(message, queue):
+            self.connection._deliver(wake_up, queue)  # noqa: SLF001 - as kombu does
         else:
             log.warning("malformed_wakeup", queue=queue, bytes=len(message))
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.workers.test_transport import take, taking, wake
 from turnpool.settings import Settings
-from turnpool.wakeups import message, wakeup_id
+from turnpool.wakeups import message, read
 
 pytestmark = pytest.mark.anyio
 
@@ -165,11 +165,11 @@ async def test_what_a_newer_release_may_add_does_not_matter(settings: Settings, 
     assert (taken, logs) == (["turnpool:turns"], [])
 
 
-def test_a_wake_up_is_told_by_its_id() -> None:
-    """Of its own queue."""
+def test_a_wake_up_is_read_as_it_was_written() -> None:
+    """By its own queue."""
     own = message("turnpool:turns")
-    assert wakeup_id(own, "turnpool:turns") == json.loads(own)["headers"]["id"]
-    assert wakeup_id(own, "other") is None
+    assert read(own, "turnpool:turns") == json.loads(own)
+    assert read(own, "other") is None
 
 
 BROADCASTS = {
