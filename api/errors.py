@@ -118,7 +118,7 @@ class BodyTimeoutError(TurnpoolError):
     code = "request_timeout"
 
     def __init__(self) -> None:
-        super().__init__("The body took too long to arrive; send it again (limit: TURNPOOL_BODY_SECONDS).")
+        super().__init__("The body arrived too slowly while others waited for memory; send it again.")
 
 
 class OverloadedError(TurnpoolError):

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     max_session_queued: int = Field(100, ge=1, description="Turns that may wait in a session.")
     max_input_bytes: int = Field(1_000_000, ge=1, description="Largest request body.")
     max_bodies_bytes: int = Field(
-        32_000_000, ge=1, description="Request bodies over 16 KB held at once; further ones wait."
+        16_000_000, ge=1, description="Request bodies over 16 KB held at once; further ones wait."
     )
     max_connections: int = Field(10_000, ge=1, description="Client connections of an API process.")
     max_connections_per_address: int = Field(

@@ -1,9 +1,7 @@
 """What can be refused before the body is read: methods, missing keys, encodings."""
 
-from fastapi import Request
 from fastapi.responses import Response
 from fastapi.security.utils import get_authorization_scheme_param
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.context import tenant_by
@@ -39,24 +37,24 @@ class Admission:
 
 def _check(scope: Scope) -> None:
     state = state_of(scope)
-    state.tenant = tenant_by(Request(scope).app.state.context, bearer_key(state.headers))
-    if state.is_body_pending and _encodings(state.headers) - {"identity", ""}:
+    state.tenant = tenant_by(scope["app"].state.context, bearer_key(state.headers))
+    encodings = state.headers.get("content-encoding")
+    if state.is_body_pending and encodings and not _is_identity(encodings):
         raise UnsupportedEncodingError
-    path = scope["path"].removesuffix("/")
-    # Open paths only as they are: a proxy may forbid `/metrics` to strangers, and knows no other spelling.
-    if path not in OPEN_PATHS | {"", scope["path"]}:
-        # A redirect would have to know the scheme and host that the client used.
-        scope["path"] = path
-        scope["raw_path"] = scope.get("raw_path", b"").removesuffix(b"/")
+    if scope["path"].endswith("/"):
+        path = scope["path"].removesuffix("/")
+        # Open paths only as they are: a proxy that forbids `/metrics` to strangers knows no other spelling.
+        if path and path not in OPEN_PATHS:
+            # A redirect would have to know the scheme and host that the client used.
+            scope["path"] = path
+            scope["raw_path"] = scope.get("raw_path", b"").removesuffix(b"/")
 
 
-def bearer_key(headers: Headers) -> str:
+def _is_identity(encodings: str) -> bool:
+    return all(coding.strip() in {"identity", ""} for coding in encodings.lower().split(","))
+
+
+def bearer_key(headers: dict[str, str]) -> str:
     """The key of `Authorization: Bearer <key>`, or ''."""
     scheme, key = get_authorization_scheme_param(headers.get("authorization"))
     return key if scheme.lower() == "bearer" else ""
-
-
-def _encodings(headers: Headers) -> set[str]:
-    return {
-        coding.strip().lower() for line in headers.getlist("content-encoding") for coding in line.split(",")
-    }

@@ -1,4 +1,4 @@
-"""Reads request bodies: how large, how long, and how many bytes at once."""
+"""Reads request bodies: how large each may be, and how many bytes all of them."""
 
 import asyncio
 import contextlib
@@ -31,18 +31,17 @@ class ClientGoneError(Exception):
 
 
 class Upload:
-    """A body being read. `is_shared`: it holds a share of the memory."""
+    """A large body being read."""
 
-    def __init__(self, timeout: asyncio.Timeout, *, is_shared: bool) -> None:
+    def __init__(self, timeout: asyncio.Timeout) -> None:
         self._timeout = timeout
         self._started = time.monotonic()
-        self.is_shared = is_shared
         self.received = bytearray()
 
     def give_up_if_slow(self) -> None:
         """Called while others wait for memory."""
         age = time.monotonic() - self._started
-        if self.is_shared and age > GRACE_SECONDS + len(self.received) / LEAST_RATE:
+        if age > GRACE_SECONDS + len(self.received) / LEAST_RATE:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
 
@@ -97,12 +96,11 @@ class Memory:
 
 
 class Bodies:
-    """Middleware: reads the whole body into the request's state."""
+    """Middleware: reads the whole body into the request's state; the protocol limits the time."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self._most = settings.max_input_bytes
-        self._seconds = settings.body_seconds
         self._memory = Memory(max(settings.max_bodies_bytes, settings.max_input_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,61 +109,72 @@ class Bodies:
             await self.app(scope, receive, send)
             return
         state = state_of(scope)
+        if not state.is_body_pending:
+            await self.app(scope, receive, send)
+            return
+        with contextlib.suppress(ClientGoneError):
+            await self._serve(scope, state, receive, send)
+
+    async def _serve(self, scope: Scope, state: RequestState, receive: Receive, send: Send) -> None:
+        # Of an unknown length until it is too long for a small one.
         length = int(state.headers.get("content-length", "0"))
         if length > self._most:
             raise InputTooLargeError(self._most)
+        body, is_whole = b"", False
+        if length <= SMALL_BYTES:
+            body, is_whole = await _read_small(receive)
+        if is_whole and len(body) <= SMALL_BYTES:
+            await self._pass_on(scope, state, body, receive, send)
+            return
         async with contextlib.AsyncExitStack() as share:
+            await share.enter_async_context(
+                self._memory.share(length if length > SMALL_BYTES else self._most)
+            )
 
             async def send_outside(message: Message) -> None:
                 # The route has its input by now; no client that reads slowly may hold memory of others.
                 await share.aclose()
                 await send(message)
 
-            try:
-                if state.is_body_pending:
-                    await self._read(state, receive, length, share)
-            except ClientGoneError:
-                return
-            outside = send_outside if len(state.body) > SMALL_BYTES else send
-            await self.app(scope, _again(state.body, receive), outside)
-            state.body = b""
+            if not is_whole:
+                body = await self._read_large(body, receive)
+            await self._pass_on(scope, state, body, receive, send_outside)
 
-    async def _read(
-        self, state: RequestState, receive: Receive, length: int, share: contextlib.AsyncExitStack
-    ) -> None:
-        """Read the body into the state."""
-        if length > SMALL_BYTES:
-            await share.enter_async_context(self._memory.share(length))
-        timeout = asyncio.timeout(self._seconds)
-        upload = Upload(timeout, is_shared=length > SMALL_BYTES)
+    async def _read_large(self, start: bytes, receive: Receive) -> bytes:
+        upload = Upload(timeout := asyncio.timeout(None))
+        upload.received += start
         self._memory.uploads.add(upload)
         try:
             async with timeout:
-                state.body = await self._read_pieces(upload, receive, share)
+                more = True
+                while more and len(upload.received) <= self._most:
+                    message = await _receive(receive)
+                    upload.received += message.get("body", b"")
+                    more = message.get("more_body", False)
         except TimeoutError:
             raise BodyTimeoutError from None
         finally:
             self._memory.uploads.discard(upload)
-        state.is_body_pending = False
-
-    async def _read_pieces(self, upload: Upload, receive: Receive, share: contextlib.AsyncExitStack) -> bytes:
-        message = await _receive(receive)
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body") and len(body) <= self._most:
-            return body
-        upload.received += body
-        while message.get("more_body"):
-            if not upload.is_shared and len(upload.received) > SMALL_BYTES:
-                # Its length is unknown, so it gets as much as it may have.
-                await share.enter_async_context(self._memory.share(self._most))
-                upload.is_shared = True
-            message = await _receive(receive)
-            upload.received += message.get("body", b"")
-            if len(upload.received) > self._most:
-                break
-        if len(upload.received) > self._most:
-            raise InputTooLargeError(self._most)
         return bytes(upload.received)
+
+    async def _pass_on(
+        self, scope: Scope, state: RequestState, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        if len(body) > self._most:
+            raise InputTooLargeError(self._most)
+        state.body, state.is_body_pending = body, False
+        await self.app(scope, _again(body, receive), send)
+        state.body = b""
+
+
+async def _read_small(receive: Receive) -> tuple[bytes, bool]:
+    """A small body, or the start of one that is not, and whether it is whole."""
+    message = await _receive(receive)
+    body: bytes = message.get("body", b"")
+    while message.get("more_body", False) and len(body) <= SMALL_BYTES:
+        message = await _receive(receive)
+        body += message.get("body", b"")
+    return body, not message.get("more_body", False)
 
 
 async def _receive(receive: Receive) -> Message:

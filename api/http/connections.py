@@ -52,6 +52,7 @@ class Connections:
         self._most = _most_connections(settings)
         self._by_network: Counter[str] = Counter()
         self._count = 0
+        metrics.CONNECTIONS.set_function(lambda: self._count)
 
     def admit(self, address: str) -> Slot | None:
         """A slot for a connection from this address, or None if there are too many."""
@@ -64,7 +65,6 @@ class Connections:
             return None
         self._count += 1
         self._by_network[network] += 1
-        metrics.CONNECTIONS.set(self._count)
         return Slot(self, network)
 
     def release(self, network: str) -> None:
@@ -74,7 +74,6 @@ class Connections:
         # Addresses of the past must not fill the memory.
         if not self._by_network[network]:
             del self._by_network[network]
-        metrics.CONNECTIONS.set(self._count)
 
     async def watch(self) -> None:
         """Check the deadlines of all connections, for ever."""

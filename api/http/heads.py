@@ -32,7 +32,7 @@ def check_head(version: str, method: bytes, target: bytes, headers: Headers) -> 
 def _refusal(version: str, method: bytes, hosts: int, codings: list[bytes]) -> Refusal | None:
     if version not in VERSIONS:
         return refusals.BAD_VERSION
-    if method == b"CONNECT" or any(coding != b"chunked" for coding in codings):
+    if method == b"CONNECT" or (codings and set(codings) != {b"chunked"}):
         return refusals.NOT_IMPLEMENTED
     # A proxy that speaks HTTP/1.0 passes the coding on without knowing it (RFC 9112, 6.1).
     if len(codings) > 1 or (codings and version == "1.0"):

@@ -25,7 +25,7 @@ from api.http import refusals
 from api.http.back_pressure import bound_buffers
 from api.http.connections import Connections, Slot
 from api.http.heads import check_head
-from api.http.reading import Phase, ReadControl, RefusedError, Unread
+from api.http.reading import BODY, HEAD, IDLE, ReadControl, RefusedError, Unread
 from api.http.refusals import Refusal
 from api.http.transport import Corked
 
@@ -41,6 +41,21 @@ LINGER_BYTES = 16_000_000
 class Protocol(HttpToolsProtocol):
     """One connection. `deadline` is in the loop's time; see `check`."""
 
+    # What every connection starts with; a connection has its own only once it differs.
+    _phase = IDLE
+    # Read, but not parsed: see the module's docstring.
+    _held = b""
+    # The parser is not fed any more, whatever is still read.
+    _is_stopped = False
+    _active: RequestResponseCycle | None = None
+    _upgrade_offered = False
+    # Bytes of the head so far, or of chunk headers and trailers since the last byte of the body.
+    _overhead = 0
+    _body_came = False
+    _trailers = 0
+    _discarded = 0
+    _unread: Unread | None = None
+
     def __init__(
         self,
         config: Config,
@@ -51,20 +66,8 @@ class Protocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, state, app_state)
         self._registry, self._settings, self._slot = connections, connections.settings, slot
-        self._phase = Phase.IDLE
+        self.headers = []
         self.deadline = math.inf
-        # Read, but not parsed: see the module's docstring.
-        self._held = b""
-        # The parser is not fed any more, whatever is still read.
-        self._is_stopped = False
-        self._active: RequestResponseCycle | None = None
-        self._upgrade_offered = False
-        # Bytes of the head so far, or of chunk headers and trailers since the last byte of the body.
-        self._overhead = 0
-        self._body_came = False
-        self._trailers = 0
-        self._discarded = 0
-        self._unread = Unread()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's. A client that then says nothing is cut off."""
@@ -78,7 +81,7 @@ class Protocol(HttpToolsProtocol):
         """As uvicorn's, which tells only the newest of several requests, and may leave its timer."""
         self._registry.open.discard(self)
         self._slot.release()
-        self._is_stopped, self._phase, self._held = True, Phase.IDLE, b""
+        self._is_stopped, self._phase, self._held = True, IDLE, b""
         for cycle in [self._active, *(queued for queued, _ in self.pipeline)]:
             if cycle and not cycle.response_complete:
                 cycle.disconnected = True
@@ -103,14 +106,17 @@ class Protocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         self._unset_keepalive_if_required()
-        held, self._held = memoryview(self._held), b""
-        if held and self._phase is Phase.IDLE:
+        held: bytes | memoryview = self._held
+        if len(held) > HEAD_PIECE_BYTES:
+            held = memoryview(held)
+        self._held = b""
+        if held and self._phase is IDLE:
             self._begin_head()
         while held and not self._is_stopped:
             if self.pipeline:
                 self._hold(bytes(held))
                 return
-            size = len(held) if self._phase is Phase.BODY else HEAD_PIECE_BYTES
+            size = len(held) if self._phase is BODY else HEAD_PIECE_BYTES
             self._feed(held[:size])
             held = held[size:]
         self.flow.is_held = False  # type: ignore[attr-defined]
@@ -120,8 +126,8 @@ class Protocol(HttpToolsProtocol):
         self.flow.pause_reading()
         self.flow.is_held = True  # type: ignore[attr-defined]
 
-    def _feed(self, data: memoryview) -> None:
-        size, was_in_body = len(data), self._phase is Phase.BODY
+    def _feed(self, data: bytes | memoryview) -> None:
+        size, was_in_body = len(data), self._phase is BODY
         self._body_came = False
         try:
             while data:
@@ -137,11 +143,12 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(cause.refusal if isinstance(cause, RefusedError) else refusals.BAD_REQUEST)
             return
         # Where in the bytes a head begins is not known, so those that began in a body do not count.
-        if self._phase is Phase.HEAD and not was_in_body:
+        if self._phase is HEAD and not was_in_body:
             self._overhead += size
-        elif self._phase is Phase.BODY:
+        elif self._phase is BODY:
             self._overhead = 0 if self._body_came else self._overhead + size
-        if self._overhead > self._settings.max_header_bytes:
+        is_too_long = self._overhead > self._settings.max_header_bytes
+        if is_too_long or (self._phase is HEAD and len(self.headers) > self._settings.max_headers):
             self._refuse(refusals.HEADERS_TOO_LARGE)
 
     def _ignore_upgrade(self) -> None:
@@ -169,7 +176,7 @@ class Protocol(HttpToolsProtocol):
             self._is_stopped = True
             raise RefusedError(refusals.BAD_REQUEST)
         super().on_message_begin()
-        if self._phase is not Phase.HEAD:
+        if self._phase is not HEAD:
             self._begin_head()
 
     def on_url(self, url: bytes) -> None:
@@ -179,16 +186,21 @@ class Protocol(HttpToolsProtocol):
             raise RefusedError(refusals.TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As uvicorn's, up to the limit. Trailers are ignored: the headers have been acted on before."""
-        if self._phase is Phase.BODY:
+        """As uvicorn's, written out, as it is called most. Trailers are ignored: they arrive too late."""
+        if self._phase is BODY:
             self._trailers += 1
-        else:
-            super().on_header(name, value)
-        if len(self.headers) + self._trailers > self._settings.max_headers:
-            raise RefusedError(refusals.HEADERS_TOO_LARGE)
+            if self._trailers > self._settings.max_headers:
+                raise RefusedError(refusals.HEADERS_TOO_LARGE)
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """As uvicorn's, for a request that may be served."""
+        if len(self.headers) > self._settings.max_headers:
+            raise RefusedError(refusals.HEADERS_TOO_LARGE)
         version, method = self.parser.get_http_version(), self.parser.get_method()
         target, refusal = check_head(version, method, self.url, self.headers)
         if refusal:
@@ -197,7 +209,7 @@ class Protocol(HttpToolsProtocol):
             self._upgrade_offered = True
             return
         self.url = target
-        self._phase, self.deadline = Phase.BODY, math.inf
+        self._phase, self.deadline = BODY, self.loop.time() + self._settings.body_seconds
         self._overhead = 0
         super().on_headers_complete()
 
@@ -211,7 +223,7 @@ class Protocol(HttpToolsProtocol):
         if self._upgrade_offered:
             return
         super().on_message_complete()
-        self._phase = Phase.IDLE
+        self._phase, self.deadline = IDLE, math.inf
 
     # -- answering
 
@@ -224,11 +236,11 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._held and not self.pipeline:
             self.loop.call_soon(self._parse)
-        elif self._phase is Phase.HEAD:
+        elif self._phase is HEAD:
             self.deadline = self.loop.time() + self._settings.header_seconds
 
     def _begin_head(self) -> None:
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._overhead = self._trailers = 0
         self.deadline = self.loop.time() + self._settings.header_seconds
 
@@ -239,7 +251,7 @@ class Protocol(HttpToolsProtocol):
         """Answer and close, after the answers to the requests before this one."""
         metrics.REFUSED_REQUESTS.labels(refusal.code).inc()
         self._is_stopped = True
-        if self._phase is Phase.BODY:
+        if self._phase is BODY:
             self._drop_request()
         if self._is_busy():
             last = self.pipeline[0][0] if self.pipeline else self._active
@@ -265,7 +277,7 @@ class Protocol(HttpToolsProtocol):
 
     def _lingers(self) -> bool:
         """Whether the client may still be sending what nobody wants to read."""
-        if not self._is_stopped and self._phase is not Phase.BODY:
+        if not self._is_stopped and self._phase is not BODY:
             return False
         self._is_stopped, self._held = True, b""
         self.flow.is_held = False  # type: ignore[attr-defined]
@@ -278,6 +290,7 @@ class Protocol(HttpToolsProtocol):
         if now >= self.deadline:
             self._expire()
         if self.flow.write_paused or self.transport.is_closing():
+            self._unread = self._unread or Unread()
             unsent = self.transport.get_write_buffer_size()
             if self._unread.is_stuck(unsent, now, self._settings.write_seconds):
                 metrics.REFUSED_REQUESTS.labels("unread_answer").inc()
@@ -286,13 +299,15 @@ class Protocol(HttpToolsProtocol):
     def _expire(self) -> None:
         if self.transport.is_closing():
             self.transport.abort()
-        elif self._phase is Phase.IDLE:
+        elif self._phase is IDLE:
             self.transport.close()
+        elif self._phase is BODY:
+            self._refuse(refusals.BODY_TIMEOUT)
         elif not self._is_busy():
             # Head and timer of a pipelined request wait for the answer before it.
             self._refuse(refusals.HEAD_TIMEOUT)
 
     def resume_writing(self) -> None:
         """As uvicorn's."""
-        self._unread = Unread()
+        self._unread = None
         super().resume_writing()

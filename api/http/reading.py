@@ -16,6 +16,10 @@ class Phase(Enum):
     BODY = auto()
 
 
+# Members of an enum are looked up slowly, and these at each header of each request.
+IDLE, HEAD, BODY = Phase
+
+
 class RefusedError(Exception):
     """The parser has to stop; raised in its callbacks."""
 

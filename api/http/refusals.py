@@ -44,7 +44,12 @@ class Refusal(NamedTuple):
 
 BAD_REQUEST = Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request.")
 BAD_HOST = Refusal(400, "bad_request", "Send exactly one Host header.")
-HEAD_TIMEOUT = Refusal(408, "request_timeout", "The request's headers took too long; send it again.")
+HEAD_TIMEOUT = Refusal(
+    408, "request_timeout", "The headers took too long; send them again (limit: TURNPOOL_HEADER_SECONDS)."
+)
+BODY_TIMEOUT = Refusal(
+    408, "request_timeout", "The body took too long; send it again (limit: TURNPOOL_BODY_SECONDS)."
+)
 TARGET_TOO_LONG = Refusal(414, "uri_too_long", "The request's path and query are too long.")
 HEADERS_TOO_LARGE = Refusal(
     431, "headers_too_large", "The request's headers are too long or too many; send fewer."

@@ -4,11 +4,10 @@ import secrets
 import time
 
 from fastapi import Request
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
-from api.http.state import RequestState, has_body
+from api.http.state import RequestState, combine, has_body
 from api.problems import answer_to_error
 from turnpool.errors import TurnpoolError
 from turnpool.logs import get_logger
@@ -36,7 +35,7 @@ class Requests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers = combine(scope["headers"])
         method = scope["method"]
         if method == "HEAD":
             # A copy: the server reads the method from its own, and sends no body.
@@ -71,7 +70,7 @@ class Requests:
                 raise
 
 
-def _request_id(headers: Headers) -> str:
+def _request_id(headers: dict[str, str]) -> str:
     given = headers.get("x-request-id", "")
     if given.isprintable() and given.isascii() and 0 < len(given) <= MAX_REQUEST_ID:
         return given

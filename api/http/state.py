@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 if TYPE_CHECKING:
@@ -17,7 +16,8 @@ class RequestState:
     """What is known of a request so far."""
 
     id: str
-    headers: Headers
+    headers: dict[str, str]
+    """Names in lower case; lines of the same name are one, as RFC 9110, 5.3 has it."""
     is_body_pending: bool
     """Whether the client may still be sending a body that nobody has read."""
     body: bytes = b""
@@ -38,6 +38,16 @@ def state_of(scope: Scope) -> RequestState:
     return state
 
 
-def has_body(headers: Headers) -> bool:
+def combine(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers of an ASGI scope by name."""
+    found: dict[str, str] = {}
+    for raw_name, value in headers:
+        name = raw_name.decode("latin-1")
+        line = value.decode("latin-1")
+        found[name] = f"{found[name]}, {line}" if name in found else line
+    return found
+
+
+def has_body(headers: dict[str, str]) -> bool:
     """Whether the head announces a body."""
     return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""

@@ -15,7 +15,7 @@ from tests.api.wire import Wire
 pytestmark = pytest.mark.anyio
 
 INNER = b"DELETE /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+NEXT = b"GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "SEARCH", "QUERY"]
 OFFERS = [
     b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
@@ -226,7 +226,9 @@ async def test_trailers_are_no_headers() -> None:
 async def test_a_post_that_offers_an_upgrade_is_a_turn(shared_api: ApiServer, offer: bytes) -> None:
     """On a real socket, with the body in a packet of its own: 202, and one answer."""
     body = b'{"input": "hi"}'
-    head = b"POST /v1/sessions/s/turns HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + offer
+    head = (
+        b"POST /v1/sessions/s/turns HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + offer
+    )
     async with raw.connect(shared_api.port) as connection:
         await connection.send(head + b"Content-Length: %d\r\n\r\n" % len(body))
         await connection.send(body)
