@@ -16,6 +16,7 @@ from api.schemas import ChatRequest, SessionRequest, TurnRequest
 from tests.api import raw
 from tests.api.clients import client_of
 from tests.api.conftest import Serve
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +79,11 @@ async def test_a_body_whose_client_has_gone_is_no_turn(serve: Serve) -> None:
     api = serve()
     async with raw.connect(api.port) as connection:
         await connection.send(POST % b"/v1/sessions/s/turns" + b'Content-Length: 99\r\n\r\n{"input": "hi"}')
+
+    async def is_over() -> bool:
+        return not api.server_state.connections and not api.server_state.tasks
+
+    await wait_until(is_over, 5)
     async with client_of(api) as client:
         assert (await client.get("/v1/sessions")).json()["sessions"] == []
 
