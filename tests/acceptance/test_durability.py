@@ -28,7 +28,7 @@ async def test_a_turn_is_accepted_once_a_replica_has_it(tmp_path: Path) -> None:
             key = {"Idempotency-Key": "k"}
             refused = await request(api.port, "POST", PATH, BODY, key)
             assert (refused.status, (await refused.body())["code"]) == (503, "not_durable")
-            assert refused.headers["retry-after"] == "1"
+            assert 1 <= int(refused.headers["retry-after"]) <= 4
             replica.signal(signal.SIGCONT)
             accepted = await request(api.port, "POST", PATH, BODY, key)
             assert (accepted.status, accepted.headers["idempotent-replayed"]) == (202, "true")

@@ -343,7 +343,8 @@ async def test_redis_down_at_start_is_told_and_its_coming_is_noticed(tmp_path: P
         ready = await request(api.port, "GET", "/readyz")
         assert (ready.status, (await ready.body())["code"]) == (503, "redis_away")
         refused = await request(api.port, "POST", "/v1/sessions/s/turns", simulated(5))
-        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.status == 503
+        assert 1 <= int(refused.headers["retry-after"]) <= 4
         assert (await refused.body())["code"] == "redis_away"
 
         async def says_so() -> bool:

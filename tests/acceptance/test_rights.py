@@ -65,7 +65,7 @@ async def test_nothing_is_refused_with_the_printed_rights(admin: Any, limited: P
     ("script", "rule", "says"),
     [
         ("turnpool-api", "-evalsha", "EVALSHA"),
-        ("turnpool-worker", "-blmpop", "BLMPOP 1 1 turns RIGHT"),
+        ("turnpool-worker", "-blmpop", "BLMPOP 1 1 turnpool:turns RIGHT"),
         ("turnpool-flower", "-psubscribe", "PSUBSCRIBE /0.turnpool.control.pidbox"),
     ],
 )

@@ -55,7 +55,7 @@ async def flower_sees(pool: Pool, worker: Process) -> None:
             except (httpx.TransportError, ValueError):
                 return False
             known = any(name.endswith(f"-{worker.pid}") for name in workers)
-            return known and queues == [{"name": "turns", "messages": 0}]
+            return known and queues == [{"name": "turnpool:turns", "messages": 0}]
 
         await wait_until(counts, 30)
 

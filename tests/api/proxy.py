@@ -39,7 +39,7 @@ class Proxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
-                if b"\nSSUBSCRIBE" in data and b"events:s" in data and not self.open.is_set():
+                if b"\nSSUBSCRIBE" in data and b"events:0:default:s" in data and not self.open.is_set():
                     self.held.set()
                     await self.open.wait()
                 writer.write(data)

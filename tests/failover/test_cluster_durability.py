@@ -29,7 +29,7 @@ async def test_a_confirmation_that_meets_a_slot_elsewhere_has_the_slots_looked_u
     assert isinstance(nodes, Cluster)
     for n in range(20):
         await store.submit(new_turn(f"s{n}"))
-    home, *others = (store.prefix_of(f"s{n}") for n in range(20))
+    home, *others = (store.prefix_of(f"default:s{n}") for n in range(20))
     here = nodes.node_of(home)
     n, away = next((n, prefix) for n, prefix in enumerate(others, 1) if nodes.node_of(prefix) is not here)
     nodes._owners[away] = nodes._owners[home]

@@ -23,6 +23,7 @@ from tests.turnpool.scripts.kit import (
 from turnpool import keys
 from turnpool.errors import QueueFullError, SessionNotFoundError, TurnNotFoundError
 from turnpool.events import delta
+from turnpool.ids import session_of, unscoped
 from turnpool.models import OnBusy, WorkerInfo
 from turnpool.redis import ANSWER_TIMEOUT, is_away
 from turnpool.settings import Settings
@@ -52,14 +53,14 @@ async def test_turns_of_all_partitions_run_to_their_ends(
 ) -> None:
     """Submitted, claimed, streamed and settled, on every node; the pool's numbers are of all."""
     await submit_all(store, new_turn)
-    assert len({store.prefix_of(session) for session in SESSIONS}) > 40
+    assert len({store.prefix_of(f"default:{session}") for session in SESSIONS}) > 40
     sizes = [await server.client.dbsize() for server in await cluster.primaries()]
     assert all(size > 50 for size in sizes)
     state = await store.queue_state("turns")
     assert (state.queued, state.running) == (100, 0)
     assert 0 < state.oldest_wait_seconds < 10
     held = await claim_all(store)
-    assert sorted(h.turn_id for h in held) == sorted(f"{session}.1" for session in SESSIONS)
+    assert sorted(h.turn_id for h in held) == sorted(f"default:{session}.1" for session in SESSIONS)
     assert (await store.queue_state("turns")).running == 100
     assert await store.append([(h, [delta("a"), delta("b")]) for h in held]) == [True] * 100
     assert await store.append([(h, [delta("a"), delta("b"), delta("c")]) for h in held]) == [True] * 100
@@ -102,7 +103,7 @@ async def test_priority_counts_over_partitions(store: Store, new_turn: MakeTurn)
     priorities = {f"p{n}": order.randrange(3) for n in range(40)}
     for session, priority in priorities.items():
         await store.submit(new_turn(session, priority=priority))
-    claimed = [held.turn_id.removesuffix(".1") for held in await claim_all(store)]
+    claimed = [unscoped(session_of(held.turn_id)) for held in await claim_all(store)]
     assert [priorities[session] for session in claimed] == sorted(priorities.values())
     urgent = [int(session[1:]) for session in claimed if priorities[session] == 0]
     # Those of one millisecond come in any order.
@@ -117,7 +118,7 @@ async def test_a_tenant_with_many_sessions_starves_nobody(store: Store, new_turn
     await submit_all(store, new_turn, tenant="big")
     await store.submit(new_turn("small", tenant="small"))
     claimed = [(await take(store)).turn_id for _ in range(30)]
-    assert "small.1" in claimed  # by chance in one of two claims
+    assert "small:small.1" in claimed  # by chance in one of two claims
 
 
 async def test_leases_that_ran_out_are_found_in_every_partition(
@@ -183,8 +184,9 @@ async def test_sessions_are_listed_from_all_partitions(store: Store, new_turn: M
     assert len(found) == 100
     assert {session.id for session in found} == set(SESSIONS)
     for session in SESSIONS:
-        p = store.prefix_of(session)
-        await store.nodes.execute(p, "ZADD", keys.sessions(p, "default"), 1_700_000_000_000, session)
+        name = f"default:{session}"
+        p = store.prefix_of(name)
+        await store.nodes.execute(p, "ZADD", keys.sessions(p, "default"), 1_700_000_000_000, name)
     again, cursor = await store.sessions("default", 33, None)
     while cursor:
         page, cursor = await store.sessions("default", 33, cursor)
@@ -249,7 +251,7 @@ async def test_a_slot_that_moves_is_away_for_so_long_and_loses_nothing(
     """A script on the new node would find half of its keys, so none runs while they are on their way."""
     await store.submit(new_turn("a"))
     held = await say(store, await take(store), "x")
-    slot = store.nodes._slots[store.prefix_of("a")]  # type: ignore[attr-defined]
+    slot = store.nodes._slots[store.prefix_of("default:a")]  # type: ignore[attr-defined]
     finish = asyncio.Event()
     moving = asyncio.create_task(move_by_key(cluster, slot, finish=finish))
 
@@ -278,7 +280,7 @@ async def test_a_slot_that_has_moved_is_followed_at_once(
     """What the old node refuses was not carried out: it goes to the new one, and no caller notices."""
     await store.submit(new_turn("a"))
     held = await take(store)
-    slot = store.nodes._slots[store.prefix_of("a")]  # type: ignore[attr-defined]
+    slot = store.nodes._slots[store.prefix_of("default:a")]  # type: ignore[attr-defined]
     home = await cluster.owner(slot)
     other = next(server for server in await cluster.primaries() if server is not home)
     await cluster.move(slot, other)
@@ -356,7 +358,7 @@ async def test_nobody_waits_for_a_primary_that_hangs_once_it_is_replaced(
     """Its callers get their error, and the next try goes to the replica, long before an answer is overdue."""
     await store.submit(new_turn("a"))
     held = await take(store)
-    victim = await cluster.owner(store.nodes._slots[store.prefix_of("a")])  # type: ignore[attr-defined]
+    victim = await cluster.owner(store.nodes._slots[store.prefix_of("default:a")])  # type: ignore[attr-defined]
     assert await victim.client.execute_command("WAIT", 1, 5000) == 1
     victim.signal(signal.SIGSTOP)
     try:

@@ -198,4 +198,4 @@ async def test_streams_go_on_when_a_primary_dies(
 def slot_of(store: Store, run: Run) -> int:
     """The slot of a turn's partition."""
     slots: dict[str, int] = store.nodes._slots  # type: ignore[attr-defined]
-    return slots[store.prefix_of_turn(run.id)]
+    return slots[store.prefix_of_turn(run.scoped_id)]
