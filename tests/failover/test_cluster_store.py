@@ -222,7 +222,7 @@ async def test_a_worker_is_listed_once(cluster: ClusterServers, store: Store, ne
     stop = await store.renew(
         worker_info("w1", running=100), [*held, ("default:s1.1", 7), ("default:nobody.1", 1)]
     )
-    assert stop == {"s1.1/7": "lost", "default:nobody.1/1": "lost"}
+    assert stop == {"default:s1.1/7": "lost", "default:nobody.1/1": "lost"}
     assert await store.workers() == [WorkerInfo("w1", ("turns",), 10, 100, draining=False)]
     for server in await cluster.primaries():
         names = [key async for key in server.client.scan_iter("*:worker*")]
@@ -322,7 +322,7 @@ async def test_one_node_that_hangs_holds_up_no_other(
 
     await wait_until(all_written, 20)
     for h in held:
-        assert [event["seq"] for event in await events(store, h.turn_id)] == [1, 2, 3]
+        assert [event["seq"] for event in await events(store, unscoped(h.turn_id))] == [1, 2, 3]
 
 
 async def test_a_primary_that_dies_is_followed(
@@ -349,7 +349,7 @@ async def test_a_primary_that_dies_is_followed(
     await wait_until(back, 20)
     for h in held:
         await store.settle(h._replace(seq=h.seq + 1), [], completed())
-        assert [event["seq"] for event in await events(store, h.turn_id)] == [1, 2, 3, 4]
+        assert [event["seq"] for event in await events(store, unscoped(h.turn_id))] == [1, 2, 3, 4]
 
 
 async def test_nobody_waits_for_a_primary_that_hangs_once_it_is_replaced(
