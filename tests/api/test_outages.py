@@ -233,7 +233,7 @@ async def test_a_session_stream_tells_nothing_twice_when_a_turn_is_lost(serve: S
             await run.say("more")
             told = await asyncio.wait_for(events.next(), 5)
             await store.redis.delete(*[key async for key in store.redis.scan_iter(f"{store.prefix}*:turns")])
-    assert (told.data["turn_id"], told.data["seq"]) == ("default:s.2", 3)
+    assert (told.data["turn_id"], told.data["seq"]) == ("s.2", 3)
 
 
 @pytest.mark.parametrize("place", [3, 4, 9])
