@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 # The oldest commit with this schema whose readers ignore what they do not know. Releases move it.
 PREVIOUS = "903213116ffdfb37113c842a08261029b069dc07"
 MODULES = {"turnpool-api": "api.main", "turnpool-worker": "workers.main"}
+# Its agent chat needs a library that is no longer installed.
+OLD_AGENTS = "simulated=workers.agents.simulated:agent"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,10 @@ def old(previous: Path) -> tuple[type[Api], type[Process]]:
     """API and worker of the previous commit."""
 
     def command(_: object, name: str) -> list[str]:
-        code = f"import sys; sys.path.insert(0, {str(previous)!r}); from {MODULES[name]} import main; main()"
+        code = (
+            f"import os, sys; sys.path.insert(0, {str(previous)!r}); "
+            f"os.environ['TURNPOOL_AGENTS'] = {OLD_AGENTS!r}; from {MODULES[name]} import main; main()"
+        )
         return [sys.executable, "-P", "-c", code]
 
     return type("OldApi", (Api,), {"command": command}), type("OldWorker", (Process,), {"command": command})
