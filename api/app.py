@@ -37,8 +37,11 @@ class Api(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """All that a request passes through, the outermost first."""
-        routes = super().build_middleware_stack()
-        return Requests(Admission(Bodies(Gate(routes), self.state.settings)))
+        settings: Settings = self.state.settings
+        app: ASGIApp = Admission(Bodies(Gate(super().build_middleware_stack()), settings))
+        if not settings.tenant_keys:
+            app = LocalOnly(app, names=settings.allowed_host_names, is_open=settings.open)
+        return Requests(app)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -55,8 +58,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.add_middleware(QuickPosts)
-    if not settings.tenant_keys:
-        app.add_middleware(LocalOnly, names=settings.allowed_host_names, is_open=settings.open)
     add_handlers(app)
     for module in (turns, events, sessions, chat, operations, docs):
         app.include_router(module.router)

@@ -9,12 +9,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import CrossSiteError, HostNotAllowedError
-from api.problems import STATUS, problem
-from turnpool.errors import TurnpoolError
 from turnpool.exposure import is_ip_address, is_loopback_address
 
 HOST = re.compile(rb"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]*)?")
@@ -37,27 +34,23 @@ class LocalOnly:
         self._suffixes = tuple(name[1:] for name in names if name.startswith("*."))
         self._any = "*" in names
         self._is_open = is_open
-        self._is_allowed = lru_cache(MAX_REMEMBERED)(self._check)
+        self._is_allowed = lru_cache(MAX_REMEMBERED)(self._may_be_called)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        error = self._refusal(scope) if scope["type"] in {"http", "websocket"} else None
-        if error is None:
-            await self.app(scope, receive, send)
-            return
-        answer = problem(Request(scope), STATUS[error.code], error.code, error.message)
-        await answer(scope, receive, send)
+        """Serve one request. Raises HostNotAllowedError, CrossSiteError."""
+        if scope["type"] == "http":
+            self._check(scope)
+        await self.app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> TurnpoolError | None:
+    def _check(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         hosts = [value.lower() for name, value in headers if name == b"host"]
         if not all(len(host) <= MAX_LENGTH and self._is_allowed(host) for host in hosts):
-            return HostNotAllowedError()
+            raise HostNotAllowedError
         sites = {value for name, value in headers if name == b"sec-fetch-site"}
         origins = [value for name, value in headers if name == b"origin"]
         if not sites <= OWN_SITES or not all(self._is_own(origin, hosts, sites) for origin in origins):
-            return CrossSiteError()
-        return None
+            raise CrossSiteError
 
     def _is_own(self, origin: bytes, hosts: list[bytes], sites: set[bytes]) -> bool:
         try:
@@ -67,8 +60,8 @@ class LocalOnly:
         # A development server passes on the requests of its own pages, which the browser vouches for.
         return place in hosts or (b"same-origin" in sites and self._is_allowed(place))
 
-    def _check(self, host: bytes) -> bool:
-        """Whether the API may be called by this name."""
+    def _may_be_called(self, host: bytes) -> bool:
+        """Whether this is a name of the API."""
         match = HOST.fullmatch(host)
         if not match:
             return False

@@ -66,7 +66,8 @@ async def test_what_is_wrong_ends_every_process_alike(
     tmp_path: Path, redis_url: str, script: str, rest: str
 ) -> None:
     """With the same line, and status 2."""
-    pool = Pool(tmp_path, redis_url)
+    # Other tests' processes may still keep the records of their pools.
+    pool = Pool(tmp_path, redis_url, NAMESPACE="wrong")
     try:
         wrong = redis_url.removesuffix("/0") + rest
         process = pool.start(
@@ -82,6 +83,6 @@ async def test_what_is_wrong_ends_every_process_alike(
         }
         assert said[rest] in line
         async with Redis.from_url(redis_url) as redis:
-            assert await redis.keys("*") == []
+            assert await redis.keys("*wrong*") == []
     finally:
         await pool.close()

@@ -123,6 +123,20 @@ async def test_pages_of_other_sites_may_not_call(local_api: ApiServer, headers: 
     assert await code_of(local_api, "/readyz") == (200, "")
 
 
+async def test_no_body_of_another_site_is_read(local_api: ApiServer) -> None:
+    """The answer comes before a body that never does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", local_api.port)
+    writer.write(
+        b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n"
+        b"Content-Type: text/plain\r\nContent-Length: 900000\r\n\r\n{"
+    )
+    async with asyncio.timeout(5):
+        assert b"403" in await reader.readline()
+        assert b"cross_site" in await reader.read()
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_the_apis_own_pages_may(local_api: ApiServer) -> None:
     """Its documentation, an address that somebody typed, and a development server's own pages."""
     own = f"http://127.0.0.1:{local_api.port}"
