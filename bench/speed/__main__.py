@@ -15,7 +15,7 @@ from bench.speed.figures import CLIENT, Run, figures
 from bench.speed.loads import LOADS, Load, idle
 from bench.speed.plots import cost, speed
 from bench.speed.report import BENCH, BUSY, About, Runs, disturbed, machine, put, tables
-from bench.speed.servers import PEER_SERVERS, SERVERS, Server
+from bench.speed.servers import OTHER_SERVERS, PEER_SERVERS, SERVERS, Server
 from bench.speed.submits import SUBMITS, submits
 from bench.speed.usage import measured, memory
 from bench.takeover import takeovers
@@ -32,7 +32,7 @@ async def measure(servers: list[str], loads: list[str], runs: int) -> Runs:
     for number in range(runs):
         for name in servers:
             # Fresh processes for each run: none inherits another's memory.
-            async with (SERVERS | PEER_SERVERS)[name]() as server:
+            async with (SERVERS | OTHER_SERVERS)[name]() as server:
                 # Before anything is measured: connections, caches, imports.
                 await idle(server, "warm", turns=10)
                 rest = memory(server.pids)
@@ -104,7 +104,7 @@ def main() -> None:
     """Measure, print, and write if that is wanted."""
     loads = [*LOADS, SUBMITS]
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description="Speed, side by side.")
-    parser.add_argument("--servers", nargs="+", choices=SERVERS | PEER_SERVERS, default=list(SERVERS))
+    parser.add_argument("--servers", nargs="+", choices=SERVERS | OTHER_SERVERS, default=list(SERVERS))
     parser.add_argument("--loads", nargs="+", choices=loads, default=loads)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kills", type=int, default=0, help="workers killed to measure takeovers")

