@@ -38,7 +38,8 @@ class Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """All that a request passes through, the outermost first."""
         settings: Settings = self.state.settings
-        app: ASGIApp = Admission(Bodies(Gate(super().build_middleware_stack()), settings))
+        routes = QuickPosts(super().build_middleware_stack())
+        app: ASGIApp = Admission(Bodies(Gate(routes), settings))
         if not settings.tenant_keys:
             app = LocalOnly(app, names=settings.allowed_host_names, is_open=settings.open)
         return Requests(app)
@@ -57,7 +58,6 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.add_middleware(QuickPosts)
     add_handlers(app)
     for module in (turns, events, sessions, chat, operations, docs):
         app.include_router(module.router)

@@ -58,7 +58,7 @@ class QuickPosts:
                 body=post.body,
                 idempotency_key=request.headers.get("idempotency-key"),
             )
-        except Exception as error:  # noqa: BLE001 - raised again if it is not for the client
+        except Exception as error:  # noqa: BLE001 - its handler logs what is not for the client
             answer = await answer_to(request, error)
         await answer(scope, receive, send)
 

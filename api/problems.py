@@ -89,13 +89,11 @@ def add_handlers(app: FastAPI) -> None:
 
 
 async def answer_to(request: Request, error: Exception) -> Response:
-    """What the application answers to a route's error. Raises it if it is not expected."""
+    """What the application answers to a route's error."""
     handlers = request.app.exception_handlers
-    for kind in type(error).__mro__:
-        if kind is not Exception and kind in handlers:
-            answer: Response = await handlers[kind](request, error)
-            return answer
-    raise error
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    answer: Response = await handler(request, error)
+    return answer
 
 
 async def _turnpool(request: Request, error: Exception) -> Response:
@@ -155,7 +153,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _redis(request: Request, error: Exception) -> Response:
     if not is_away(error):
-        raise error
+        return await _unexpected(request, error)
     log.warning("redis_away", error=str(error))
     return problem(request, 503, "redis_away", "The store does not answer; try again soon.")
 

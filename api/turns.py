@@ -12,6 +12,7 @@ from api import metrics
 from api.context import Context, CurrentContext, Tenant
 from api.errors import DrainingError, IdempotencyKeyTooLongError
 from api.http.accept import prefers_stream
+from api.http.state import state_of
 from api.schemas import SessionId, TurnId, TurnList, TurnRequest, TurnSummary, TurnView, as_json, stored_json
 from api.sse import FrameResponse
 from api.streams import turn_stream
@@ -104,7 +105,7 @@ async def post_turn(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Post a turn. With `Accept: text/event-stream` the answer is its stream."""
-    if prefers_stream(request.headers.getlist("accept")):
+    if prefers_stream(state_of(request.scope).headers.get("accept", "")):
         return await _stream(context, tenant, session_id, body, idempotency_key)
     submitted = await submit(context, tenant, session_id, body, idempotency_key)
     turn = TurnView.of(await context.store.turn(submitted.turn_id, tenant))

@@ -1,6 +1,7 @@
 """The Lua scripts: one file per operation in `lua/`, loaded once, called by their digest."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
@@ -25,17 +26,27 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str, database: int) -> Script:
-    """The script in `lua/<name>.lua` behind the key functions and `lib.lua`, for a store in this database."""
+    """The script in `lua/<name>.lua` behind what it uses of the key functions and of `lib.lua`.
+
+    `database`: that of the store.
+    """
     folder = files("turnpool") / "lua"
-    parts = (
-        f"local P, DATABASE = KEYS[1], '{database}'",
-        keys.lua_functions(),
-        (folder / "lib.lua").read_text(),
-        (folder / f"{name}.lua").read_text(),
-    )
-    text = "\n".join(parts)
+    library = f"{keys.lua_functions()}\n{(folder / 'lib.lua').read_text()}"
+    used = _with_used(library, (folder / f"{name}.lua").read_text())
+    text = f"local P, DATABASE = KEYS[1], '{database}'\n{used}"
     # SHA-1 is how Redis names a script, no security rests on it.
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_used(library: str, text: str) -> str:
+    """Put what a script uses of a library before it: each call of a script makes all its functions anew."""
+    library, text = (re.sub(r"^ *--.*\n", "", code, flags=re.MULTILINE) for code in (library, text))
+    # In Lua a local function is known only to what follows it.
+    for part in reversed(re.split("^(?=local )", library, flags=re.MULTILINE)):
+        name = re.match(r"local (?:function )?(\w+)", part)
+        if name and re.search(rf"\b{name[1]}\b", text):
+            text = part + text
+    return text
 
 
 async def run(nodes: Nodes, name: str, prefix: str, *arguments: Argument) -> Any:

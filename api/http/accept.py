@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 EVENT_STREAM, JSON = "text/event-stream", "application/json"
+# Headers whose meaning is remembered: clients send few, an attacker any number, of the size of a whole head.
+MAX_REMEMBERED = 64
 # Items of a list, and parts of an item: a comma or semicolon within quotes separates nothing.
 _ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _PART = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*")+')
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
-def prefers_stream(accept: Iterable[str]) -> bool:
-    """Whether a client with these Accept headers wants an event stream rather than JSON.
+@lru_cache(MAX_REMEMBERED)
+def prefers_stream(accept: str) -> bool:
+    """Whether a client with this Accept header wants an event stream rather than JSON.
 
     A client that accepts both alike gets the stream if it names it: `*/*` says that it has not chosen.
     """
@@ -22,12 +26,11 @@ def prefers_stream(accept: Iterable[str]) -> bool:
     return stream > json or (stream == json > 0 and EVENT_STREAM in ranges)
 
 
-def _ranges(accept: Iterable[str]) -> Iterable[tuple[str, float]]:
-    for line in accept:
-        for item in _ITEM.findall(line):
-            parts = [part.strip().lower() for part in _PART.findall(item)]
-            if parts and parts[0]:
-                yield parts[0], _weight(parts[1:])
+def _ranges(accept: str) -> Iterable[tuple[str, float]]:
+    for item in _ITEM.findall(accept):
+        parts = [part.strip().lower() for part in _PART.findall(item)]
+        if parts and parts[0]:
+            yield parts[0], _weight(parts[1:])
 
 
 def _weight(parameters: list[str]) -> float:

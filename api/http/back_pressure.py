@@ -5,7 +5,6 @@ transport's buffer and the kernel's. Thousands of slow clients would fill those 
 """
 
 import asyncio
-import contextlib
 import socket
 
 # Bytes in the transport's buffer above which nothing more is written. Mostly it is empty.
@@ -15,12 +14,12 @@ HIGH_WATER = 8 * 1024
 UNSENT = 32 * 1024
 
 
-def bound_buffers(transport: asyncio.WriteTransport) -> None:
-    """Bound what waits in the transport and in the kernel, where the system can."""
+def bound_unsent(listening: socket.socket) -> None:
+    """Bound what waits in the kernel, for each connection accepted here, where the system can (Linux does)."""
+    if option := getattr(socket, "TCP_NOTSENT_LOWAT", None):
+        listening.setsockopt(socket.IPPROTO_TCP, option, UNSENT)
+
+
+def bound_buffer(transport: asyncio.WriteTransport) -> None:
+    """Bound what waits in the transport."""
     transport.set_write_buffer_limits(high=HIGH_WATER)
-    connection = transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if connection is None or option is None:
-        return
-    with contextlib.suppress(OSError):  # a Unix socket has no such option
-        connection.setsockopt(socket.IPPROTO_TCP, option, UNSENT)

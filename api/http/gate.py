@@ -1,7 +1,6 @@
 """How many posts of turns are under way at once."""
 
 import asyncio
-import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,12 +24,21 @@ class Gate:
         if not (scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/turns")):
             await self.app(scope, receive, send)
             return
-        async with contextlib.AsyncExitStack() as place:
-            await place.enter_async_context(self._places)
+        await self._places.acquire()
+        is_inside = True
 
-            async def send_outside(message: Message) -> None:
-                # Nor may a client that reads slowly.
-                await place.aclose()
-                await send(message)
+        def leave() -> None:
+            nonlocal is_inside
+            if is_inside:
+                is_inside = False
+                self._places.release()
 
+        async def send_outside(message: Message) -> None:
+            # Nor may a client that reads slowly.
+            leave()
+            await send(message)
+
+        try:
             await self.app(scope, receive, send_outside)
+        finally:
+            leave()

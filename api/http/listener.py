@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from api.http.back_pressure import bound_unsent
 from api.http.connections import Connections, Slot
 from api.http.refusals import TOO_MANY_CONNECTIONS
 from turnpool.errors import SettingsError
@@ -117,6 +118,7 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
                     continue
                 break
             listening.settimeout(0)
+            bound_unsent(listening)
             sockets.append(opened.enter_context(listening))
         if failed and (failed.errno not in ABSENT or not sockets):
             said = f"TURNPOOL_HOST, TURNPOOL_PORT: cannot listen on {host}:{port}: {failed.strerror}"

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from api import metrics
 from api.http import refusals
-from api.http.back_pressure import bound_buffers
+from api.http.back_pressure import bound_buffer
 from api.http.connections import Connections, Slot
 from api.http.heads import check_head
 from api.http.reading import BODY, HEAD, IDLE, ReadControl, RefusedError, Unread
@@ -71,7 +71,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's. A client that then says nothing is cut off."""
-        bound_buffers(transport)
+        bound_buffer(transport)
         super().connection_made(cast("asyncio.Transport", Corked(transport, self._lingers)))
         self.flow = ReadControl(self.transport)
         self._registry.open.add(self)

@@ -2,8 +2,10 @@
 
 import secrets
 import time
+from functools import cache
 
 from fastapi import Request
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
@@ -80,6 +82,12 @@ def _request_id(headers: dict[str, str]) -> str:
 def _count(scope: Scope, method: str, status: int, seconds: float) -> None:
     # The route's pattern, not the path: ids would make a label each.
     route = getattr(scope.get("route"), "path", "none")
-    label = method if method in METHODS else "other"
-    metrics.REQUESTS.labels(label, route, status).inc()
-    metrics.LATENCY.labels(label, route).observe(seconds)
+    requests, latency = _figures(method if method in METHODS else "other", route, status)
+    requests.inc()
+    latency.observe(seconds)
+
+
+@cache
+def _figures(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """The figures with these labels, of which there are few: finding them costs more than counting."""
+    return metrics.REQUESTS.labels(method, route, status), metrics.LATENCY.labels(method, route)

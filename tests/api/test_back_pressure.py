@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.http.back_pressure import HIGH_WATER, UNSENT, bound_buffers
+from api.http.back_pressure import HIGH_WATER, UNSENT, bound_buffer, bound_unsent
 from api.http.transport import MAX_CORKED, Corked
 from api.sse import LARGE, FrameResponse
 
@@ -33,11 +33,12 @@ class Paused(asyncio.Protocol):
 async def connected() -> AsyncIterator[tuple[asyncio.Transport, Paused, socket.socket]]:
     """A transport with bounded buffers to a socket that nobody reads."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        bound_unsent(server)
         client = socket.create_connection(server.getsockname())
         ours, _ = server.accept()
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.connect_accepted_socket(Paused, ours)
-        bound_buffers(transport)
+        bound_buffer(transport)
         try:
             yield transport, protocol, client
         finally:

@@ -21,7 +21,7 @@ from tests.conftest import wait_until
 pytestmark = pytest.mark.anyio
 
 KEYED = {"api_keys": SecretStr("ann:a-key")}
-POST = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 MEGABYTE = 1_000_000
 
 
@@ -46,7 +46,7 @@ async def test_a_key_is_checked_before_the_body_is_read(
         answer = await connection.answer(5)
         assert (answer.status, answer.code) == (401, "unauthorized")
         assert answer.headers["connection"] == "close"
-        await connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await connection.is_closed(5)
 
 

