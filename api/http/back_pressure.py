@@ -15,7 +15,7 @@ UNSENT = 32 * 1024
 
 
 def bound_unsent(listening: socket.socket) -> None:
-    """Bound what waits in the kernel, for each connection accepted here, where the system can (Linux does)."""
+    """Bound what waits in the kernel, for connections accepted here, where the system can (Linux does)."""
     if option := getattr(socket, "TCP_NOTSENT_LOWAT", None):
         listening.setsockopt(socket.IPPROTO_TCP, option, UNSENT)
 
