@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api import metrics
 from api.http.state import state_of
+from turnpool.metrics import labelled
 
 # Bytes of a piece that its client has to take before there is another. Tokens are smaller: for them the
 # wait would be one more call each.
@@ -37,7 +38,7 @@ class FrameResponse(Response):
         *,
         resumed: bool = False,
     ) -> None:
-        metrics.OPENS.labels("resumed" if resumed else "first").inc()
+        labelled(metrics.OPENS, "resumed" if resumed else "first").inc()
         self.status_code = 200
         self.background = None
         self.raw_headers = [

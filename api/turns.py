@@ -21,6 +21,7 @@ from turnpool import tracing
 from turnpool.errors import NotDurableError, TurnpoolError
 from turnpool.ids import scoped, session_of
 from turnpool.keys import wakeups
+from turnpool.metrics import labelled
 from turnpool.models import NewTurn, Submitted
 from turnpool.pages import ListedTurn
 from turnpool.wakeups import message
@@ -72,7 +73,7 @@ async def _submit(
         )
     )
     if not submitted.replayed:
-        metrics.SUBMITTED.labels(agent.queue).inc()
+        labelled(metrics.SUBMITTED, agent.queue).inc()
     context.wakeups.publish(submitted.woken)
     made = {} if submitted.accepted_at is None else {"created_at": submitted.accepted_at}
     if not await context.store.confirm(scoped(tenant, submitted.turn_id), **made):

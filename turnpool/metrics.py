@@ -1,6 +1,8 @@
 """What API and worker both measure, and the watch on a process's loop and on Redis."""
 
 import asyncio
+from functools import cache
+from typing import TypeVar
 
 from prometheus_client import Counter, Histogram
 from redis.exceptions import RedisError
@@ -21,6 +23,14 @@ ROUND_TRIP = Histogram(
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )  # fmt: skip
 REDIS_ERRORS = Counter("turnpool_redis_errors", "PINGs that Redis did not answer.")
+
+M = TypeVar("M", Counter, Histogram)
+
+
+@cache
+def labelled(metric: M, *labels: str) -> M:
+    """The metric with these labels, of which there are few sets: to find it anew costs more than to count."""
+    return metric.labels(*labels)
 
 
 async def watch(store: Store) -> None:

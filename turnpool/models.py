@@ -18,6 +18,9 @@ UNKNOWN = "unknown"
 # What clients wrote or agents said, of any size; a list of turns has these fields only if asked.
 BODIES = ("input", "output", "params", "metadata")
 
+# What may hold a number. A union of types would be made anew at each look.
+NUMERIC = (str, bytes, int, float)
+
 
 class OnBusy(StrEnum):
     """What becomes of a turn posted to a session that has one that has not ended."""
@@ -291,7 +294,7 @@ def _seconds(milliseconds: str | None) -> float | None:
 def _number(stored: object, default: float = 0) -> float:
     """A finite number, or the default for anything else."""
     try:
-        number = float(stored) if isinstance(stored, str | bytes | int | float) else default
+        number = float(stored) if isinstance(stored, NUMERIC) else default
     except ValueError:
         return default
     return number if math.isfinite(number) else default

@@ -32,6 +32,7 @@ from turnpool.errors import (
 )
 from turnpool.events import Entry, members, restarted
 from turnpool.logs import get_logger
+from turnpool.metrics import labelled
 from turnpool.models import Claim, Outcome
 from turnpool.redis import is_away
 from turnpool.states import Status
@@ -201,7 +202,7 @@ class Runner:
         self._usage, self._finish = None, FinishReason.STOP
         if self._shown or partial != self._log.output:
             self._log.event(restarted("retry", len(partial)))
-            metrics.RESTARTS.labels(self.record.queue, "retry").inc()
+            labelled(metrics.RESTARTS, self.record.queue, "retry").inc()
         self._log.output = self.turn.partial = partial
         self._shown = False
 
@@ -240,7 +241,7 @@ class Runner:
             self._said = True
             if self.record.attempt == 1:
                 waited = self._age + time.monotonic() - self._claimed
-                metrics.FIRST_TOKEN.labels(self.record.queue).observe(waited)
+                labelled(metrics.FIRST_TOKEN, self.record.queue).observe(waited)
         self._shown = True
         self._log.text(text)
 

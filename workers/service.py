@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars
 from turnpool.agent import Agent, can_continue
 from turnpool.logs import get_logger
 from turnpool.membership import Membership
-from turnpool.metrics import FAILED, watch
+from turnpool.metrics import FAILED, labelled, watch
 from turnpool.models import Claim, Outcome, WorkerInfo
 from turnpool.redis import connect
 from turnpool.settings import Settings
@@ -101,7 +101,7 @@ class WorkerService:
         )
         self._wakeups.publish(woken)
         if claim is None:
-            metrics.EMPTY.labels(queue).inc()
+            labelled(metrics.EMPTY, queue).inc()
             return "nothing ready"
         return f"{claim.turn.id} {await self._run(claim)}"
 
@@ -120,9 +120,9 @@ class WorkerService:
         self._running[turn.scoped_id] = runner
         metrics.RUNNING.inc()
         if claim.restart:
-            metrics.RESTARTS.labels(turn.queue, claim.restart).inc()
+            labelled(metrics.RESTARTS, turn.queue, claim.restart).inc()
         else:
-            metrics.QUEUE_WAIT.labels(turn.queue).observe(claim.age_seconds)
+            labelled(metrics.QUEUE_WAIT, turn.queue).observe(claim.age_seconds)
         if self._handing_back:
             runner.stop(Stop.DRAINED)
         names: dict[str, str | int] = {
@@ -265,14 +265,14 @@ class WorkerService:
 def _measure(claim: Claim, result: str, outcome: Outcome | None, seconds: float) -> None:
     """Count an attempt that ended, and with it the turn if it settled one (`outcome`)."""
     queue = claim.turn.queue
-    metrics.ATTEMPTS.labels(queue, result).inc()
-    metrics.ATTEMPT_TIME.labels(queue).observe(seconds)
+    labelled(metrics.ATTEMPTS, queue, result).inc()
+    labelled(metrics.ATTEMPT_TIME, queue).observe(seconds)
     if result == HANDED_BACK:
-        metrics.HAND_BACKS.labels(queue).inc()
+        labelled(metrics.HAND_BACKS, queue).inc()
     if outcome is None:
         return
-    metrics.TURN_TIME.labels(queue, outcome.status).observe(claim.age_seconds + seconds)
+    labelled(metrics.TURN_TIME, queue, outcome.status).observe(claim.age_seconds + seconds)
     for name, count in (outcome.usage or {}).items():
-        metrics.TOKENS.labels(queue, name.removesuffix("_tokens")).inc(count)
+        labelled(metrics.TOKENS, queue, name.removesuffix("_tokens")).inc(count)
     if outcome.status is Status.FAILED:
-        FAILED.labels(queue, outcome.error[0]).inc()
+        labelled(FAILED, queue, outcome.error[0]).inc()

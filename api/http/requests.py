@@ -2,10 +2,8 @@
 
 import secrets
 import time
-from functools import cache
 
 from fastapi import Request
-from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
@@ -13,6 +11,7 @@ from api.http.state import RequestState, combine, has_body
 from api.problems import answer_to_error
 from turnpool.errors import TurnpoolError
 from turnpool.logs import get_logger
+from turnpool.metrics import labelled
 
 log = get_logger(__name__)
 
@@ -82,12 +81,6 @@ def _request_id(headers: dict[str, str]) -> str:
 def _count(scope: Scope, method: str, status: int, seconds: float) -> None:
     # The route's pattern, not the path: ids would make a label each.
     route = getattr(scope.get("route"), "path", "none")
-    requests, latency = _figures(method if method in METHODS else "other", route, status)
-    requests.inc()
-    latency.observe(seconds)
-
-
-@cache
-def _figures(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    """The figures with these labels, of which there are few: finding them costs more than counting."""
-    return metrics.REQUESTS.labels(method, route, status), metrics.LATENCY.labels(method, route)
+    label = method if method in METHODS else "other"
+    labelled(metrics.REQUESTS, label, route, str(status)).inc()
+    labelled(metrics.LATENCY, label, route).observe(seconds)

@@ -9,10 +9,9 @@ local clock = string.format('%.3f', now / 1000)
 
 -- ARGV as a table with names; what comes after the names stays in rest.
 local function arguments(names)
-  local named = {rest = {}}
-  for i, value in ipairs(ARGV) do
-    if names[i] then named[names[i]] = value else table.insert(named.rest, value) end
-  end
+  local named, count = {rest = {}}, #names
+  for i = 1, count do named[names[i]] = ARGV[i] end
+  for i = count + 1, #ARGV do named.rest[i - count] = ARGV[i] end
   return named
 end
 
@@ -23,17 +22,17 @@ local function to_table(flat)
 end
 
 local function to_list(fields)
-  local flat = {}
+  local flat, n = {}, 0
   for field, value in pairs(fields) do
-    table.insert(flat, field)
-    table.insert(flat, tostring(value))
+    flat[n + 1], flat[n + 2] = field, tostring(value)
+    n = n + 2
   end
   return flat
 end
 
 -- What a turn's record may lack if another release has written it.
 local DEFAULTS = {status = 'queued', attempt = '0', losses = '0', seq = '0', weight = '1', priority = '5', input = '',
-  agent = '', score = '0', created_at = tostring(now), queued_at = tostring(now), deadline_at = tostring(now + 600000)}
+  agent = '', score = '0', created_at = now, queued_at = now, deadline_at = now + 600000}
 
 -- The turn as a table of its fields, or nil. Fields that this release does not know stay in it.
 local function load_turn(id)
