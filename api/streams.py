@@ -141,9 +141,9 @@ async def _live(
         taken = await subscription.take(until)
         frames, seq = [], place.after
         for number, frame in taken:
-            if number != n or seq_of(frame) <= seq:
+            if number != n or (found := seq_of(frame)) <= seq:
                 continue
-            if seq_of(frame) > seq + 1:
+            if found > seq + 1:
                 metrics.CATCH_UPS.labels("gap").inc()
                 subscription.fall_behind()
                 break
