@@ -100,8 +100,10 @@ class _Client:
     """
 
     def __init__(self) -> None:
+        stream = asyncio.current_task()
+        assert stream  # noqa: S101 - a coroutine runs in one
         self.has_gone = False
-        self._stream = asyncio.current_task()
+        self._stream = stream
         self._cancels = 0
 
     async def watch(self, receive: Receive) -> None:
@@ -109,7 +111,7 @@ class _Client:
         while (await receive())["type"] != "http.disconnect":
             pass
         self.has_gone = True
-        while self._stream:
+        while True:
             self._cancels += 1
             self._stream.cancel()
             await asyncio.sleep(CANCEL_PAUSE)
@@ -117,5 +119,4 @@ class _Client:
     def uncancel(self) -> None:
         """The cancellation has had its effect."""
         for _ in range(self._cancels):
-            if self._stream:
-                self._stream.uncancel()
+            self._stream.uncancel()
