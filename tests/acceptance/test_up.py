@@ -50,9 +50,12 @@ class Up:
         return await answer.body()
 
     async def end(self) -> int:
-        """Ctrl-C; its exit status."""
+        """Ctrl-C; its exit status. Says what it logged if it does not end."""
         self.process.send_signal(signal.SIGINT)
-        return await asyncio.to_thread(self.process.wait, 30)
+        try:
+            return await asyncio.to_thread(self.process.wait, 30)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self.log.read_text()) from None
 
 
 async def start(folder: Path, *options: str) -> Up:
