@@ -1,18 +1,24 @@
-"""With TURNPOOL_TEST_ACL=1 processes of the acceptance tests have the rights that `turnpool acl` prints."""
+"""With TEST_ACL=1 processes of the acceptance tests have the rights that `turnpool acl` prints."""
 
 import os
 
 from turnpool.access import acl
 from turnpool.settings import Settings
 
-ENABLED = bool(os.environ.get("TURNPOOL_TEST_ACL"))
+ENABLED = bool(os.environ.get("TEST_ACL"))
 # Every queue that an acceptance test uses.
 AGENTS = "a=tests:a,b=tests:b@gpu"
+# Every namespace, and database, that one has its pool in.
+POOLS = (("turnpool", 0), ("turnpool", 1), ("a", 0), ("b", 0), ("wrong", 0))
 
 
 def rules() -> list[str]:
-    """The limited user as the line of a server's configuration, without its first word."""
-    return acl(Settings(agents=AGENTS))[0].split()[1:]
+    """The limited user, with the rights of all pools, as words of a server's configuration."""
+    lines = (
+        acl(Settings(agents=AGENTS, namespace=namespace, redis_url=f"redis://localhost:6379/{database}"))[0]
+        for namespace, database in POOLS
+    )
+    return list(dict.fromkeys(word for line in lines for word in line.split()[1:]))
 
 
 def server_config() -> dict[str, str]:

@@ -45,7 +45,7 @@ async def limited(tmp_path: Path, admin: Any) -> AsyncIterator[Pool]:
 
 
 async def test_nothing_is_refused_with_the_printed_rights(admin: Any, limited: Pool) -> None:
-    """API, worker and Flower start, run turns, and end. TURNPOOL_TEST_ACL=1 has all acceptance tests so."""
+    """API, worker and Flower start, run turns, and end. TEST_ACL=1 has all acceptance tests so."""
     api, worker = await limited.api(), await limited.worker()
     flower = limited.start(Process, "turnpool-flower", FLOWER_PORT="0", FLOWER_PASSWORD="p")
     for n in range(3):
