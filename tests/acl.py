@@ -9,7 +9,7 @@ ENABLED = bool(os.environ.get("TEST_ACL"))
 # Every queue that an acceptance test uses.
 AGENTS = "a=tests:a,b=tests:b@gpu"
 # Every namespace, and database, that one has its pool in.
-POOLS = (("turnpool", 0), ("turnpool", 1), ("a", 0), ("b", 0), ("wrong", 0))
+POOLS = (("turnpool", 0), ("turnpool", 1), ("turnpool", 3), ("a", 0), ("b", 0), ("wrong", 0))
 
 
 def rules() -> list[str]:
