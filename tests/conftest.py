@@ -14,7 +14,7 @@ from turnpool.models import NewTurn
 from turnpool.settings import Settings
 from turnpool.store import Store
 
-AGENTS = "chat=workers.agents.chat:agent,simulated=workers.agents.simulated:agent"
+AGENTS = "chat=turnpool_workers.agents.chat:agent,simulated=turnpool_workers.agents.simulated:agent"
 """Agents of the tests' processes; `simulated` is none by default."""
 
 

@@ -1,9 +1,10 @@
 """What can go wrong, each with a code for programs and a message for people.
 
-The API turns `code` into an HTTP status in one place (`api/problems.py`); the core knows no HTTP.
+The API turns `code` into an HTTP status in one place (`turnpool_api/problems.py`); the core knows no HTTP.
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -141,6 +142,13 @@ class SettingsError(TurnpoolError):
     """A setting has a wrong value."""
 
     code = "bad_settings"
+
+
+class MissingExtraError(SettingsError):
+    """A program needs an optional part of turnpool that is not installed."""
+
+    def __init__(self, program: str, extras: Sequence[str]) -> None:
+        super().__init__(f"{program} needs more: pip install 'turnpool[{','.join(extras)}]'")
 
 
 class StepInterruptedError(TurnpoolError):

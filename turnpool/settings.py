@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         description="Prefix of every key, channel and Celery queue; pools on one server need different ones.",
     )
     agents: str = Field(
-        "chat=workers.agents.chat:agent",
+        "chat=turnpool_workers.agents.chat:agent",
         description="Agents as name=module:attribute[@queue], comma-separated; the first is the default.",
     )
     queues: str = Field(

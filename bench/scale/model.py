@@ -20,8 +20,8 @@ from turnpool.keys import CLUSTER_PARTITIONS
 from turnpool.redis import CONNECTIONS
 from turnpool.settings import Settings
 from turnpool.wakeups import TOP_UP_SECONDS
-from workers import keeper
-from workers.writer import FLUSH_SHARE, LONGEST_INTERVAL
+from turnpool_workers import keeper
+from turnpool_workers.writer import FLUSH_SHARE, LONGEST_INTERVAL
 
 # Shares of a core: a process above this is late, a server above that has no room for a failover or a burst.
 POD_BUSY, STORE_BUSY = 0.6, 0.5
@@ -35,7 +35,7 @@ SHARD_BYTES = 32e9
 MOST_PODS = 150_000
 # Connections to the broker of a worker (Celery's and the keeper's) and of an API: as CLIENT LIST told.
 BROKER_WORKER, BROKER_API = 6, 2
-# Seconds between two looks of an API (api/upkeep.py), and its rounds in one: expire, ready.
+# Seconds between two looks of an API (turnpool_api/upkeep.py), and its rounds in one: expire, ready.
 API_LOOK, API_ROUNDS = 2.0, 2
 SAMPLES = 20_000
 ITL = PARAMS["itl_ms"] / 1000

@@ -25,15 +25,15 @@ import celery.worker.consumer
 import celery.worker.worker
 import kombu.transport.redis
 
-import workers.agents.chat
-import workers.agents.simulated
-import workers.main
-import workers.process
+import turnpool_workers.agents.chat
+import turnpool_workers.agents.simulated
+import turnpool_workers.main
+import turnpool_workers.process
 
 # Of a dead worker is told within so many seconds.
 LOOK_SECONDS = 0.1
 
-IMPORTED = (celery, kombu, workers)
+IMPORTED = (celery, kombu, turnpool_workers)
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def fork(order: dict[str, Any]) -> int:
             os.close(opened)
         os.environ.update(order["env"])
         time.sleep(order["sleep"])
-        workers.main.main()
+        turnpool_workers.main.main()
     except SystemExit as end:
         status = int(end.code or 0)
     finally:

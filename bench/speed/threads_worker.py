@@ -16,9 +16,9 @@ from turnpool.keys import queue_of, wakeups
 from turnpool.logs import configure
 from turnpool.settings import load_settings
 from turnpool.wakeups import TASK_NAME
-from workers.agents import load_agents
-from workers.app import make_app
-from workers.service import WorkerService
+from turnpool_workers.agents import load_agents
+from turnpool_workers.app import make_app
+from turnpool_workers.service import WorkerService
 
 
 def main() -> None:

@@ -204,7 +204,7 @@ async def test_a_turn_that_loses_every_worker_fails(pool: Pool) -> None:
 
 async def test_an_agent_that_exits_fails_its_turn_only(pool: Pool) -> None:
     """The worker goes on with its other turns."""
-    agents = "exiting=tests.acceptance.agents:exiting,simulated=workers.agents.simulated:agent"
+    agents = "exiting=tests.acceptance.agents:exiting,simulated=turnpool_workers.agents.simulated:agent"
     api = await pool.api(AGENTS=agents)
     await pool.worker(AGENTS=agents)
     other = asyncio.create_task(run_turn(api.port, "other", simulated(50)))

@@ -90,7 +90,7 @@ async def test_a_poison_turn_fails_none_but_itself(pool: Pool, workers: int, age
 
 async def test_a_turn_that_gets_on_survives_ten_kills(pool: Pool) -> None:
     """Each attempt says more than stood before it, so no loss counts."""
-    api = await pool.api(AGENTS="simulated=workers.agents.simulated:agent")
+    api = await pool.api(AGENTS="simulated=turnpool_workers.agents.simulated:agent")
     await post(api.port, "long", "simulated", tokens=2000, itl_ms=20)
     seq = 0
     for _ in range(10):

@@ -15,7 +15,7 @@ from tests.serving import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.acceptance, pytest.mark.timeout(180)]
 
-CHAT = "chat=workers.agents.chat:agent"
+CHAT = "chat=turnpool_workers.agents.chat:agent"
 TURNS = 200
 AWAY_TURNS, AWAY_SECONDS = 20, float(os.environ.get("AWAY_SECONDS", "10"))
 ANSWER = (

@@ -202,7 +202,7 @@ async def chatting(tmp_path: Path, redis_url: str) -> AsyncIterator[Pool]:
 
         await wait_until(listens, 30)
         address = log.read_text().split(f"{MODEL_NAME} on ")[1].split()[0]
-        chat = "chat=workers.agents.chat:agent"
+        chat = "chat=turnpool_workers.agents.chat:agent"
         pool = Pool(tmp_path, redis_url, LLM_BASE_URL=f"{address}/v1", LLM_MODEL=MODEL_NAME, AGENTS=chat)
         yield pool
         await pool.close()

@@ -130,7 +130,7 @@ async def test_cancel_stops_a_running_turn_within_a_second_from_any_api(pool: Po
 
 async def test_chat_waits_for_the_answer(pool: Pool) -> None:
     """POST /chat gives the text when the turn has ended."""
-    api = await pool.api(AGENTS="simulated=workers.agents.simulated:agent")
+    api = await pool.api(AGENTS="simulated=turnpool_workers.agents.simulated:agent")
     await pool.worker()
     answer = await request(api.port, "POST", "/chat/s", {"message": "hello"})
     assert (answer.status, await answer.body()) == (200, {"response": words(100)})
@@ -138,7 +138,7 @@ async def test_chat_waits_for_the_answer(pool: Pool) -> None:
 
 async def test_a_worker_needs_no_code_of_other_queues_agents(pool: Pool) -> None:
     """Where each queue's workers have an image of their own, the list of all agents does for every one."""
-    agents = "simulated=workers.agents.simulated:agent,paint=not_installed_here:paint@gpu"
+    agents = "simulated=turnpool_workers.agents.simulated:agent,paint=not_installed_here:paint@gpu"
     api = await pool.api(AGENTS=agents)
     await pool.worker(AGENTS=agents, QUEUES="turns")
     assert (await run_turn(api.port, "s", {"input": "hi", "params": {"tokens": 1}}))[

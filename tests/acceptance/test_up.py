@@ -58,8 +58,8 @@ class Up:
             raise AssertionError(self.log.read_text()) from None
 
 
-async def start(folder: Path, *options: str) -> Up:
-    """Start it with free ports, and wait until it says that it is up."""
+async def start(folder: Path, *options: str, turnpool: Path = TURNPOOL, **env: str) -> Up:
+    """Start it with free ports, and wait until it says that it is up. `turnpool`: of another installation."""
     ports = {}
     for name in PORTS:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -69,7 +69,7 @@ async def start(folder: Path, *options: str) -> Up:
     clean = {name: value for name, value in os.environ.items() if "TURNPOOL" not in name}
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-            [TURNPOOL, "up", *chosen, *options], cwd=folder, env=clean, stdout=output
+            [turnpool, "up", *chosen, *options], cwd=folder, env=clean | env, stdout=output
         )
     up = Up(process, log, ports)
 

@@ -40,7 +40,7 @@ def shared_api(valkey: ValkeyServer) -> Iterator[ApiServer]:
     settings = Settings(redis_url=f"redis://{valkey.host}:{valkey.port}/0", agents=AGENTS, lease_seconds=0.5)
     with pytest.MonkeyPatch.context() as patch:
         # Its looks for lost wake-ups would be among those of every later test on this Valkey.
-        patch.setattr("api.app.top_up", never)
+        patch.setattr("turnpool_api.app.top_up", never)
         with serving(settings) as server:
             patch.undo()
             yield server

@@ -8,11 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api.app import stop_streams
-from api.context import Context
-from api.http.listener import listen
-from api.main import BACKLOG, Server, _config
 from turnpool.settings import Settings
+from turnpool_api.app import stop_streams
+from turnpool_api.context import Context
+from turnpool_api.http.listener import listen
+from turnpool_api.server import BACKLOG, Server, _config
 
 # Seconds to start or stop; both take milliseconds.
 LONGEST = 20

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from api.http.back_pressure import HIGH_WATER, UNSENT, bound_buffer, bound_unsent
-from api.http.transport import MAX_CORKED, Corked
-from api.sse import LARGE, FrameResponse
+from turnpool_api.http.back_pressure import HIGH_WATER, UNSENT, bound_buffer, bound_unsent
+from turnpool_api.http.transport import MAX_CORKED, Corked
+from turnpool_api.sse import LARGE, FrameResponse
 
 pytestmark = pytest.mark.anyio
 

@@ -9,14 +9,14 @@ import orjson
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from api.errors import OverloadedError
-from api.http import bodies
-from api.http.bodies import Memory
-from api.schemas import ChatRequest, SessionRequest, TurnRequest
 from tests.api import raw
 from tests.api.clients import client_of
 from tests.api.conftest import Serve
 from tests.conftest import wait_until
+from turnpool_api.errors import OverloadedError
+from turnpool_api.http import bodies
+from turnpool_api.http.bodies import Memory
+from turnpool_api.schemas import ChatRequest, SessionRequest, TurnRequest
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""The place in a session's event stream (`api/cursor.py`)."""
+"""The place in a session's event stream (`turnpool_api/cursor.py`)."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cursor import BadEventIdError, Cursor
 from turnpool.events import Kind
+from turnpool_api.cursor import BadEventIdError, Cursor
 
 Place = tuple[int, int]
 """Turn and seq."""

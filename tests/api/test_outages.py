@@ -38,8 +38,8 @@ async def link(valkey: ValkeyServer) -> AsyncIterator[Link]:
 
 @pytest.fixture(autouse=True)
 def _short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.streams.PING_SECONDS", 0.2)
-    monkeypatch.setattr("api.streams.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.2)
+    monkeypatch.setattr("turnpool_api.streams.LOOK_SECONDS", 0.1)
 
 
 async def chunk(answer: raw.Raw) -> bytes:
@@ -133,7 +133,7 @@ async def test_a_stream_that_is_not_heard_any_more_reads_the_log(
     serve: Serve, store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """The relay's connection is lost, and it is not subscribed on the next: the log is read between pings."""
-    monkeypatch.setattr("api.streams.PING_SECONDS", 60)
+    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 60)
     async with proxying(redis_url) as proxy:
         api = serve(redis_url=proxy.url)
         async with client_of(api) as client:

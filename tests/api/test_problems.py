@@ -3,12 +3,12 @@
 import httpx
 import pytest
 
-from api import problems
-from api.retry_after import LEAST, MOST
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.worker import claim
 from turnpool.store import Store
+from turnpool_api import problems
+from turnpool_api.retry_after import LEAST, MOST
 
 pytestmark = pytest.mark.anyio
 

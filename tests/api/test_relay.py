@@ -6,8 +6,6 @@ import random
 import httpx
 import pytest
 
-from api import metrics
-from api.budget import MAX_SHARE
 from tests.api import raw
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
@@ -15,6 +13,8 @@ from tests.api.sse import parse, seqs, stream, text
 from tests.api.worker import Run, claim
 from tests.conftest import wait_until
 from turnpool.store import Store
+from turnpool_api import metrics
+from turnpool_api.budget import MAX_SHARE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

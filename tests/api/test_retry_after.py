@@ -2,9 +2,6 @@
 
 import pytest
 
-from api.app import stop_streams
-from api.errors import DrainingError, TurnUnfinishedError
-from api.retry_after import LEAST, MOST, NOTICED, SHORT, UNMEASURED, RetryAfter
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.worker import claim
@@ -12,6 +9,9 @@ from tests.conftest import wait_until
 from turnpool.errors import NotDurableError, QueueFullError, SessionFullError
 from turnpool.models import QueueFlow
 from turnpool.store import Store
+from turnpool_api.app import stop_streams
+from turnpool_api.errors import DrainingError, TurnUnfinishedError
+from turnpool_api.retry_after import LEAST, MOST, NOTICED, SHORT, UNMEASURED, RetryAfter
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +176,7 @@ async def test_what_is_cancelled_or_expires_leaves_the_queue_too(serve: Serve, s
 
 async def test_the_queues_are_measured_all_the_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal asks Redis for nothing: the process has looked before."""
-    monkeypatch.setattr("api.upkeep.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("turnpool_api.upkeep.LOOK_SECONDS", 0.02)
     api = serve(max_queued=1)
     async with client_of(api) as client:
         await post(client, "a")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api.tasks import end
+from turnpool_api.tasks import end
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from api.http.connections import Connections
-from api.http.protocol import Protocol
 from turnpool.settings import Settings
+from turnpool_api.http.connections import Connections
+from turnpool_api.http.protocol import Protocol
 
 
 class Transport(asyncio.Transport):

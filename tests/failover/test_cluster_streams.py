@@ -25,7 +25,7 @@ SESSIONS = [f"s{n}" for n in range(24)]
 @pytest.fixture
 def api(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     """An API server on the cluster, which does nothing there by itself: it must hear of changes."""
-    monkeypatch.setattr("api.upkeep.LOOK_SECONDS", 1000)
+    monkeypatch.setattr("turnpool_api.upkeep.LOOK_SECONDS", 1000)
     with ExitStack() as stack:
         yield stack.enter_context(serving(settings))
 

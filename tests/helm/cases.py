@@ -55,7 +55,7 @@ BROKER: Values = over(
 )
 TWO_POOLS: Values = {
     "agents": [
-        "chat=workers.agents.chat:agent",
+        "chat=turnpool_workers.agents.chat:agent",
         "paint=mine.paint:agent@gpu",
         "video=mine.video:agent@long-gpu",
     ],
@@ -250,7 +250,11 @@ CASES: dict[str, Values] = {
     "a new agent for workers first": over(
         URL,
         TWO_POOLS,
-        {"workers": {"defaults": {"agents": ["chat=workers.agents.chat:agent", "new=mine.new:agent"]}}},
+        {
+            "workers": {
+                "defaults": {"agents": ["chat=turnpool_workers.agents.chat:agent", "new=mine.new:agent"]}
+            }
+        },
     ),
     "long name": over(URL, {"fullnameOverride": "a" * 60, "workers": {"pools": {"fifteen-letters": {}}}}),
     "everything": EVERYTHING,

@@ -77,7 +77,7 @@ async def test_every_metric_exists_with_its_labels(pool: Pool) -> None:
     """Matchers, groupings and legends name metrics and labels that a live API or worker has."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         metrics_port = free.getsockname()[1]
-    agents = "simulated=workers.agents.simulated:agent"
+    agents = "simulated=turnpool_workers.agents.simulated:agent"
     api = (await pool.api(AGENTS=f"{agents},missing=nowhere:agent")).port
     await take_over(pool, api, metrics_port)
     await resume(api)

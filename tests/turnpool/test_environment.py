@@ -8,7 +8,7 @@ import pytest
 from turnpool.environment import unknown_variables
 from turnpool.errors import SettingsError
 from turnpool.settings import Settings, load, read_settings
-from workers.flower import FlowerSettings
+from turnpool_workers.flower import FlowerSettings
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from turnpool.redis import connect, is_away
 from turnpool.settings import Settings
 from turnpool.store import Store
 from turnpool.urls import parse_url
-from workers.app import make_app
+from turnpool_workers.app import make_app
 
 pytestmark = pytest.mark.anyio
 

@@ -13,11 +13,11 @@ from tests.turnpool.scripts.kit import MakeTurn, events
 from tests.workers.provider import Provider
 from turnpool.agent import Agent, can_continue
 from turnpool.store import Store
-from workers import retries
-from workers import runner as running
-from workers.agents import chat
-from workers.runner import Runner
-from workers.writer import Writer
+from turnpool_workers import retries
+from turnpool_workers import runner as running
+from turnpool_workers.agents import chat
+from turnpool_workers.runner import Runner
+from turnpool_workers.writer import Writer
 
 
 @pytest.fixture

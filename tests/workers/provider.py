@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from turnpool.agent import Event, Message, Steps, Turn
-from workers.agents import chat
+from turnpool_workers.agents import chat
 
 
 def chunk(text: str | None = None, **more: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import AGENTS
 from turnpool.errors import SettingsError
 from turnpool.settings import AgentSpec, Settings
-from workers.agents import chat, load_agents, simulated
+from turnpool_workers.agents import chat, load_agents, simulated
 
 
 def spec(target: str) -> AgentSpec:
@@ -23,6 +23,28 @@ def test_the_built_in_agents_are_loaded() -> None:
     assert load_agents(both) == {"chat": chat.agent, "simulated": simulated.agent}
 
 
+def test_the_built_in_agents_have_their_old_names_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """For a release, with a warning that says the new one."""
+    assert load_agents([spec("workers.agents.chat:agent")]) == {"mine": chat.agent}
+    assert "turnpool_workers.agents.chat" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match="No module named 'workers"):
+        load_agents([spec("workers.agents.other:agent")])
+
+
+def test_a_module_of_the_old_name_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project may have a package `workers` with agents of its own; what it lacks is said."""
+    folder = tmp_path / "workers/agents"
+    folder.mkdir(parents=True)
+    (folder / "chat.py").write_text("async def agent(turn):\n    yield 'hi'\n")
+    (folder / "simulated.py").write_text("import not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "workers", raising=False)
+    (agent,) = load_agents([spec("workers.agents.chat:agent")]).values()
+    assert agent.__code__.co_filename == str(folder / "chat.py")
+    with pytest.raises(SettingsError, match="No module named 'not_installed'"):
+        load_agents([spec("workers.agents.simulated:agent")])
+
+
 def test_an_agent_of_ones_own_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any callable in any module that can be imported."""
     (tmp_path / "my_agents.py").write_text("async def answer(turn):\n    yield 'hi'\n")
@@ -35,7 +57,10 @@ def test_an_agent_of_ones_own_is_loaded(tmp_path: Path, monkeypatch: pytest.Monk
     ("target", "says"),
     [
         ("no_such_module:agent", "agent 'mine' cannot be loaded: No module named 'no_such_module'"),
-        ("workers.agents:missing", "agent 'mine' cannot be loaded: module 'workers.agents' has no attribute"),
+        (
+            "turnpool_workers.agents:missing",
+            "agent 'mine' cannot be loaded: module 'turnpool_workers.agents' has no attribute",
+        ),
         ("os:sep", "agent 'mine': os:sep is not a function"),
     ],
 )

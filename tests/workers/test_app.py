@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError  # noqa: A004
 from tests.serving import serving
 from turnpool.settings import Settings
 from turnpool.wakeups import TASK_NAME, WakeUps
-from workers.app import make_app
+from turnpool_workers.app import make_app
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from turnpool.agent import Event, Finish, Turn, Usage
 from turnpool.errors import InvalidParamsError, ProviderError, SettingsError, TransientProviderError
 from turnpool.redaction import redact
 from turnpool.settings import AgentSpec
-from workers.agents import chat, load_agents
+from turnpool_workers.agents import chat, load_agents
 
 pytestmark = pytest.mark.anyio
 
@@ -474,6 +474,6 @@ def test_a_proxy_that_cannot_be_used_refuses_the_start(
     chat._endpoint.cache_clear()
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=says) as raised:
-        load_agents([AgentSpec(name="chat", target="workers.agents.chat:agent", queue="turns")])
+        load_agents([AgentSpec(name="chat", target="turnpool_workers.agents.chat:agent", queue="turns")])
     assert "hush" not in redact(raised.value.message)
     chat._endpoint.cache_clear()

@@ -11,7 +11,7 @@ from tests.serving import serving
 from tests.workers.provider import DONE, answer, chunk
 from turnpool.agent import Event, StartOver, Steps, Turn, can_continue
 from turnpool.errors import TransientProviderError
-from workers.agents import chat, continuing
+from turnpool_workers.agents import chat, continuing
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import yaml
 from tests.workers.provider import Provider, answer, chunk, said, turn
 from turnpool.agent import Event, Finish, Usage
 from turnpool.errors import ProviderError, TransientProviderError
-from workers.turn_log import _whole
+from turnpool_workers.turn_log import _whole
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +96,7 @@ async def test_a_refusal_says_whether_and_when_to_ask_again(provider: Provider, 
 
 async def test_an_event_without_end_is_refused(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would fill the worker's memory."""
-    monkeypatch.setattr("workers.agents.sse.MAX_EVENT_BYTES", 10_000)
+    monkeypatch.setattr("turnpool_workers.agents.sse.MAX_EVENT_BYTES", 10_000)
     provider.answer = answer(chunk("half"), *(["data: " + "x" * 999] * 11))
     with pytest.raises(ProviderError, match="an event of over 10000 bytes"):
         await said(turn())

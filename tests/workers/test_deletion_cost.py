@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 from tests.serving import serving
 from turnpool.errors import SettingsError
-from workers.deletion_cost import ANNOTATION, DeletionCost
+from turnpool_workers.deletion_cost import ANNOTATION, DeletionCost
 
 pytestmark = pytest.mark.anyio
 

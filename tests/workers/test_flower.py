@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from turnpool.local.valkey import server_command
-from workers import flower
+from turnpool_workers import flower
 
 FLOWER = str(Path(sys.executable).with_name("turnpool-flower"))
 PASSWORD = "a colon: and a blank"
@@ -112,5 +112,5 @@ def test_workers_that_are_gone_go_from_its_page(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(flower, "configure", lambda *_: None)
     monkeypatch.setenv("TURNPOOL_FLOWER_PASSWORD", PASSWORD)
     with pytest.raises(MadeError):
-        flower.main()
+        flower.serve()
     assert made["options"].purge_offline_workers == 3600

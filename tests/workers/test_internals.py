@@ -15,7 +15,7 @@ from celery.worker.consumer.events import Events
 from flower.views import BaseHandler
 from kombu.transport import redis, virtual
 
-# What workers/transport.py, workers/consumer.py and workers/flower.py replace, call, or are called by.
+# What transport.py, consumer.py and flower.py of the workers replace, call, or are called by.
 DIGESTS: dict[Callable[..., Any], str] = {
     redis.Channel.__init__: "f189bdebe243",
     redis.Channel._brpop_start: "06723d707ddf",

@@ -23,7 +23,7 @@ from turnpool.states import Status
 from turnpool.store import Held as StoreHeld
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
-from workers.keeper import Held, Keeper
+from turnpool_workers.keeper import Held, Keeper
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

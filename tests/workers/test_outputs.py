@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from api.schemas import TurnView
 from tests.turnpool.scripts.kit import MakeTurn, contents, events, record
 from tests.workers.conftest import Worker
 from turnpool.agent import Event, Finish, StartOver, ToolCall, ToolResult, Turn, Usage
 from turnpool.store import Store
+from turnpool_api.schemas import TurnView
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""A worker's HTTP port (`workers/probes.py`)."""
+"""A worker's HTTP port (`turnpool_workers/probes.py`)."""
 
 import asyncio
 import socket
@@ -11,9 +11,9 @@ import pytest
 from tests.conftest import wait_until
 from turnpool.errors import SettingsError
 from turnpool.exposition import PoolMetrics
-from workers import probes
-from workers.health import Health
-from workers.probes import serve_probes
+from turnpool_workers import probes
+from turnpool_workers.health import Health
+from turnpool_workers.probes import serve_probes
 
 pytestmark = pytest.mark.anyio
 

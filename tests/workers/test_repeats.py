@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from turnpool.agent import Event, Finish, StartOver, Usage
-from workers.agents.repeats import without
+from turnpool_workers.agents.repeats import without
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from turnpool.agent import Event, StartOver, ToolCall, ToolResult, Turn, Usage, 
 from turnpool.errors import ProviderError, TransientProviderError
 from turnpool.states import Status
 from turnpool.store import Store
-from workers.runner import Stop
+from turnpool_workers.runner import Stop
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ from turnpool.models import Outcome
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Held, Store
-from workers.runner import Runner, Stop
-from workers.turn_log import MOST_WAITING
-from workers.writer import Writer
+from turnpool_workers.runner import Runner, Stop
+from turnpool_workers.turn_log import MOST_WAITING
+from turnpool_workers.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

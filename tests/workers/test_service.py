@@ -13,8 +13,8 @@ from turnpool.agent import Event, Turn
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store import Store
-from workers import service
-from workers.service import WorkerService
+from turnpool_workers import service
+from turnpool_workers.service import WorkerService
 
 pytestmark = pytest.mark.anyio
 

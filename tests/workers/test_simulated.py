@@ -7,7 +7,7 @@ import pytest
 
 from turnpool.agent import Event, StartOver, Steps, Turn, Usage, can_continue
 from turnpool.errors import ProviderError, TransientProviderError
-from workers.agents.simulated import agent
+from turnpool_workers.agents.simulated import agent
 
 pytestmark = pytest.mark.anyio
 

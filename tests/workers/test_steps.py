@@ -14,7 +14,7 @@ from turnpool import keys
 from turnpool.agent import MAX_STEP_BYTES, Agent, Event, Turn
 from turnpool.errors import TransientProviderError
 from turnpool.store import Store
-from workers.runner import Runner, Stop
+from turnpool_workers.runner import Runner, Stop
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import Event, Turn
 from turnpool.store import Held, Store
-from workers.runner import Stop
+from turnpool_workers.runner import Stop
 
 pytestmark = pytest.mark.anyio
 

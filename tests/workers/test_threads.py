@@ -1,4 +1,4 @@
-"""Threads for blocking code (`workers/threads.py`)."""
+"""Threads for blocking code (`turnpool_workers/threads.py`)."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.conftest import wait_until
-from workers.threads import ATTEMPT, Threads
+from turnpool_workers.threads import ATTEMPT, Threads
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from turnpool.settings import Settings
 from turnpool.wakeups import WakeUps
-from workers.app import make_app
-from workers.transport import MOST_AT_ONCE
+from turnpool_workers.app import make_app
+from turnpool_workers.transport import MOST_AT_ONCE
 
 pytestmark = pytest.mark.anyio
 

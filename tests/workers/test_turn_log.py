@@ -14,9 +14,9 @@ from turnpool.agent import Event, Turn
 from turnpool.events import Entry, data_of, delta
 from turnpool.states import Status
 from turnpool.store import Held, Store
-from workers.runner import Runner, Stop
-from workers.turn_log import KEPT, MOST_WAITING, TurnLog
-from workers.writer import Writer
+from turnpool_workers.runner import Runner, Stop
+from turnpool_workers.turn_log import KEPT, MOST_WAITING, TurnLog
+from turnpool_workers.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

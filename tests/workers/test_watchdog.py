@@ -14,8 +14,8 @@ from turnpool.redis import connect
 from turnpool.settings import Settings
 from turnpool.store import Store
 from turnpool.wakeups import WakeUps
-from workers.health import Health
-from workers.watchdog import Watchdog, find_culprit
+from turnpool_workers.health import Health
+from turnpool_workers.watchdog import Watchdog, find_culprit
 
 pytestmark = pytest.mark.anyio
 

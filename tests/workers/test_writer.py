@@ -16,9 +16,9 @@ from turnpool.agent import ToolCall
 from turnpool.events import Entry, delta, restarted, tool
 from turnpool.settings import Settings
 from turnpool.store import Held, Store
-from workers import writer as writing
-from workers.turn_log import TurnLog
-from workers.writer import Writer
+from turnpool_workers import writer as writing
+from turnpool_workers.turn_log import TurnLog
+from turnpool_workers.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

@@ -1,6 +1,8 @@
 """The `turnpool` command."""
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +21,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    *, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False
+) -> None:
+    """The turns of AI agents on a worker pool."""
+    if version:
+        print(f"turnpool {metadata.version('turnpool')}")  # noqa: T201 - what was asked for
+        raise typer.Exit
+
+
 for command in (up, chat, turns, pool, acl):
     app.command()(command)
 

@@ -13,8 +13,12 @@ from turnpool.local import model, valkey
 from turnpool.settings import Settings
 
 SCRIPTS = Path(sys.executable).parent
-CHAT_AGENT = "workers.agents.chat:agent"  # what asks the model of the settings
-SIMULATED_AGENTS = "chat=workers.agents.simulated:agent,simulated=workers.agents.simulated:agent"
+CHAT_AGENT = (
+    "workers.agents.chat:agent"  # Asks the model of the settings: the end of its old and its new target.
+)
+SIMULATED_AGENTS = (
+    "chat=turnpool_workers.agents.simulated:agent,simulated=turnpool_workers.agents.simulated:agent"
+)
 DRAIN_SECONDS = "10"  # a person waits at the terminal; what takes longer goes on at the next start
 
 

@@ -1,14 +1,11 @@
 """`turnpool up`: Valkey, a model, the API, a worker and Flower with one command."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from turnpool.errors import TurnpoolError
-
-NEEDED = {"honcho": "local", "fastapi": "api", "celery": "workers"}  # a module of each extra
+from turnpool.console import EXTRAS, check_extras
 
 
 def up(  # noqa: PLR0913 - one parameter per option
@@ -33,7 +30,7 @@ def up(  # noqa: PLR0913 - one parameter per option
     What is set in TURNPOOL_* stands: with TURNPOOL_REDIS_URL no Valkey is started, with
     TURNPOOL_LLM_BASE_URL no model.
     """
-    _check_installed()
+    check_extras("turnpool up", *EXTRAS)
     # The parts behind it are optional extras, and too slow to load for the other commands.
     from turnpool.cli.parts import Options  # noqa: PLC0415
     from turnpool.cli.running import run  # noqa: PLC0415
@@ -49,9 +46,3 @@ def up(  # noqa: PLR0913 - one parameter per option
         simulated=simulated,
     )
     run(options)
-
-
-def _check_installed() -> None:
-    missing = sorted({extra for module, extra in NEEDED.items() if find_spec(module) is None})
-    if missing:
-        raise TurnpoolError(f"turnpool up needs more: pip install 'turnpool[{','.join(missing)}]'")

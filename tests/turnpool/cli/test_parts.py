@@ -66,7 +66,10 @@ def test_a_model_of_ones_own_is_used(options: Options) -> None:
     ("env", "said"),
     [
         ({"TURNPOOL_AGENTS": "shout=shout:agent"}, "your agents have their own"),
-        ({"TURNPOOL_AGENTS": "talk=workers.agents.chat:agent"}, "gpt-5-mini at https://api.openai.com/v1"),
+        (
+            {"TURNPOOL_AGENTS": "talk=turnpool_workers.agents.chat:agent"},
+            "gpt-5-mini at https://api.openai.com/v1",
+        ),
         ({"TURNPOOL_LLM_BASE_URL": "http://elsewhere/v1"}, "gpt-5-mini at http://elsewhere/v1"),
         (
             {"TURNPOOL_AGENTS": "shout=shout:agent", "TURNPOOL_LLM_BASE_URL": "http://elsewhere/v1"},
@@ -88,7 +91,7 @@ def test_without_a_model_answers_are_simulated_and_it_says_so(
     monkeypatch.setattr(model, "missing_part", lambda: "the package xllamacpp is not installed")
     plan = make_plan(options, {})
     assert "model" not in [part.name for part in plan.parts]
-    assert plan.env["TURNPOOL_AGENTS"].startswith("chat=workers.agents.simulated:agent,")
+    assert plan.env["TURNPOOL_AGENTS"].startswith("chat=turnpool_workers.agents.simulated:agent,")
     assert plan.note == ("No local model: the package xllamacpp is not installed. Answers are simulated.")
 
 

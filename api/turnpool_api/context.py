@@ -1,0 +1,86 @@
+"""What routes need: settings, store, relay, the caller's tenant.
+
+Dependencies are coroutines even where they await nothing: FastAPI runs plain functions in threads.
+"""
+
+import hmac
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from turnpool.settings import DEFAULT_TENANT, Settings
+from turnpool.store import Store
+from turnpool.wakeups import WakeUps
+from turnpool_api.errors import UnauthorizedError
+from turnpool_api.http.state import state_of
+from turnpool_api.relay import Relay
+from turnpool_api.retry_after import RetryAfter
+from turnpool_api.rights import Rights
+from turnpool_api.waits import Waits
+
+
+@dataclass
+class Context:
+    """One per process."""
+
+    settings: Settings
+    store: Store
+    relay: Relay
+    wakeups: WakeUps
+    rights: Rights
+    waits: Waits = field(default_factory=Waits)
+    draining: bool = False
+    # Whether SIGTERM has come.
+    ending: bool = False
+    # Whether Redis has answered since the process started.
+    reached_redis: bool = False
+    retry_after: RetryAfter = field(default_factory=RetryAfter)
+
+    def drain(self, ends_in: float | None = None) -> None:
+        """Take no more turns. `ends_in`: seconds until the process ends, if it does."""
+        self.draining = True
+        if ends_in is not None:
+            self.retry_after.ends_in(ends_in)
+
+
+async def context_of(request: Request) -> Context:
+    """The process's context."""
+    context: Context = request.app.state.context
+    return context
+
+
+CurrentContext = Annotated[Context, Depends(context_of)]
+
+_bearer = HTTPBearer(auto_error=False, description="A tenant's key; none where TURNPOOL_API_KEYS is empty.")
+
+
+async def tenant_of(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> str:
+    """The caller's tenant, whose key was checked before the body was read. Raises UnauthorizedError."""
+    tenant = state_of(request.scope).tenant
+    if tenant is None:
+        raise UnauthorizedError
+    return tenant
+
+
+def tenant_by(context: Context, given: str) -> str:
+    """The tenant whose key is given. Raises UnauthorizedError."""
+    tenants = context.settings.tenant_keys
+    if not tenants:
+        return DEFAULT_TENANT
+    # Every key is compared, in constant time, so that the answer's time tells nothing.
+    found = [tenant for key, tenant in tenants.items() if same(key, given)]
+    if not found:
+        raise UnauthorizedError
+    return found[0]
+
+
+def same(secret: str, given: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(secret.encode(), given.encode())
+
+
+Tenant = Annotated[str, Depends(tenant_of)]
