@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180), pytest.mark.acceptanc
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("turnpool", "turnpool-api", "turnpool-worker", "turnpool-flower")
-# What the core needs to say what is missing.
-LEAST = ("orjson", "pydantic", "pydantic_core", "pydantic_settings", "typing_extensions", "typing_inspection")
+# Libraries of the extras, of which one each is missing; and what the wheel brings.
+LACKING = ("uvicorn", "celery", "turnpool", "__pycache__")
 AGENT = """
 from collections.abc import AsyncIterator
 from turnpool import Turn
@@ -55,10 +55,9 @@ def install(wheel: Path, folder: Path, *, with_extras: bool) -> Path:
         # The .pth files there, by which this source is installed, are not read.
         (site / "libraries.pth").write_text(f"{libraries}\n")
     else:
-        for name in LEAST:
-            for found in (libraries / name, *libraries.glob(f"{name}-*"), *libraries.glob(f"{name}.py")):
-                if found.exists():
-                    (site / found.name).symlink_to(found)
+        for found in libraries.iterdir():
+            if not found.name.startswith(LACKING) and found.suffix != ".pth":
+                (site / found.name).symlink_to(found)
     return folder / "bin"
 
 

@@ -13,9 +13,8 @@ from turnpool.local import model, valkey
 from turnpool.settings import Settings
 
 SCRIPTS = Path(sys.executable).parent
-CHAT_AGENT = (
-    "workers.agents.chat:agent"  # Asks the model of the settings: the end of its old and its new target.
-)
+# Asks the model of the settings: the end of its old and of its new target.
+CHAT_AGENT = "workers.agents.chat:agent"
 SIMULATED_AGENTS = (
     "chat=turnpool_workers.agents.simulated:agent,simulated=turnpool_workers.agents.simulated:agent"
 )
