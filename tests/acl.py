@@ -2,7 +2,7 @@
 
 import os
 
-from turnpool.access import acl
+from turnpool.redis.access import acl
 from turnpool.settings import Settings
 
 ENABLED = bool(os.environ.get("TEST_ACL"))

@@ -12,7 +12,7 @@ from tests.acl import server_config
 from turnpool import keys
 from turnpool.models import NewTurn
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 AGENTS = "chat=turnpool_workers.agents.chat:agent,simulated=turnpool_workers.agents.simulated:agent"
 """Agents of the tests' processes; `simulated` is none by default."""

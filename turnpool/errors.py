@@ -1,6 +1,6 @@
 """What can go wrong, each with a code for programs and a message for people.
 
-The API turns `code` into an HTTP status in one place (`turnpool_api/problems.py`); the core knows no HTTP.
+The API turns `code` into an HTTP status in one place, `turnpool_api.http.problems`; the core knows no HTTP.
 """
 
 import math

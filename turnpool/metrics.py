@@ -7,7 +7,7 @@ from typing import TypeVar
 from prometheus_client import Counter, Histogram
 from redis.exceptions import RedisError
 
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 # Seconds between two looks; Prometheus reads every 15 to 60.
 WATCH_SECONDS = 1.0

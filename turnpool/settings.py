@@ -22,7 +22,7 @@ from turnpool.environment import check_names, unknown_variables
 from turnpool.errors import SettingsError, UnknownAgentError
 from turnpool.logs import get_logger
 from turnpool.redaction import NO_SECRET, learn, redact
-from turnpool.urls import Kind, RedisUrl, parse_url
+from turnpool.redis.urls import Kind, RedisUrl, parse_url
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AGENT = re.compile(r"(?P<name>[A-Za-z0-9_-]{1,64})=(?P<target>[\w.]+:\w+)(@(?P<queue>[A-Za-z0-9_-]{1,64}))?")

@@ -9,24 +9,24 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from turnpool.logs import get_logger
-from turnpool.membership import Membership
 from turnpool.metrics import watch
-from turnpool.redis import connect
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings
-from turnpool.store import Store
-from turnpool.wakeups import WakeUps
-from turnpool_api import chat, docs, events, operations, sessions, turns
+from turnpool.store.membership import Membership
+from turnpool.store.store import Store
+from turnpool.store.wakeups import WakeUps
 from turnpool_api.context import Context
 from turnpool_api.http.admission import Admission
 from turnpool_api.http.bodies import Bodies
 from turnpool_api.http.gate import Gate
+from turnpool_api.http.local import LocalOnly
+from turnpool_api.http.problems import add_handlers
 from turnpool_api.http.requests import Requests
-from turnpool_api.local import LocalOnly
-from turnpool_api.posts import QuickPosts
-from turnpool_api.problems import add_handlers
-from turnpool_api.relay import Relay
 from turnpool_api.rights import Rights
-from turnpool_api.tasks import end
+from turnpool_api.routes import chat, docs, events, operations, sessions, turns
+from turnpool_api.routes.posts import QuickPosts
+from turnpool_api.streams.relay import Relay
+from turnpool_api.streams.tasks import end
 from turnpool_api.upkeep import expire_turns, measure_queues, top_up
 
 log = get_logger(__name__)

@@ -3,22 +3,21 @@
 Dependencies are coroutines even where they await nothing: FastAPI runs plain functions in threads.
 """
 
-import hmac
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from turnpool.settings import DEFAULT_TENANT, Settings
-from turnpool.store import Store
-from turnpool.wakeups import WakeUps
+from turnpool.settings import Settings
+from turnpool.store.store import Store
+from turnpool.store.wakeups import WakeUps
 from turnpool_api.errors import UnauthorizedError
+from turnpool_api.http.retry_after import RetryAfter
 from turnpool_api.http.state import state_of
-from turnpool_api.relay import Relay
-from turnpool_api.retry_after import RetryAfter
 from turnpool_api.rights import Rights
-from turnpool_api.waits import Waits
+from turnpool_api.streams.relay import Relay
+from turnpool_api.streams.waits import Waits
 
 
 @dataclass
@@ -64,23 +63,6 @@ async def tenant_of(
     if tenant is None:
         raise UnauthorizedError
     return tenant
-
-
-def tenant_by(context: Context, given: str) -> str:
-    """The tenant whose key is given. Raises UnauthorizedError."""
-    tenants = context.settings.tenant_keys
-    if not tenants:
-        return DEFAULT_TENANT
-    # Every key is compared, in constant time, so that the answer's time tells nothing.
-    found = [tenant for key, tenant in tenants.items() if same(key, given)]
-    if not found:
-        raise UnauthorizedError
-    return found[0]
-
-
-def same(secret: str, given: str) -> bool:
-    """Compare two secrets in constant time."""
-    return hmac.compare_digest(secret.encode(), given.encode())
 
 
 Tenant = Annotated[str, Depends(tenant_of)]

@@ -7,10 +7,10 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from turnpool.access import Refusal, Role, broker_commands, find_refusal
-from turnpool.nodes import Nodes
+from turnpool.redis.access import Refusal, Role, broker_commands, find_refusal
+from turnpool.redis.nodes import Nodes
 from turnpool.settings import Settings
-from turnpool.startup import find_store_refusal
+from turnpool.store.startup import find_store_refusal
 
 # Seconds a server gets to say. Whether it answers at all is another question.
 ANSWER_SECONDS = 0.4

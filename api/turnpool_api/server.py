@@ -12,18 +12,18 @@ import uvicorn
 from fastapi import FastAPI
 
 from turnpool import tracing
-from turnpool.access import Role
 from turnpool.collector import spare_the_collector
 from turnpool.exposure import check_exposure
 from turnpool.logs import configure, get_logger
-from turnpool.membership import Membership
+from turnpool.redis.access import Role
 from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
-from turnpool.startup import check
+from turnpool.store.membership import Membership
+from turnpool.store.startup import check
 from turnpool_api.app import create_app, finish_waits, stop_streams
 from turnpool_api.http.connections import Connections, Slot
 from turnpool_api.http.listener import Listener, listen
 from turnpool_api.http.protocol import Protocol
-from turnpool_api.tasks import end
+from turnpool_api.streams.tasks import end
 
 log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from turnpool.logs import get_logger
 from turnpool.metrics import TOPPED_UP, count_failures
-from turnpool.redis import is_away
+from turnpool.redis.connections import is_away
 from turnpool_api.context import Context
 
 log = get_logger(__name__)

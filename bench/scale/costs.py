@@ -14,7 +14,7 @@ from typing import Any
 from bench.speed.loads import LOADS, PARAMS
 from bench.speed.report import FEWEST_FOR_MEMORY, Runs
 from bench.speed.submits import SUBMITS
-from turnpool_workers.writer import LONGEST_INTERVAL
+from turnpool_workers.attempt.writer import LONGEST_INTERVAL
 
 SERVERS = {"turnpool 1+1": 1, "turnpool 2+2": 2}
 """Processes of each kind."""

@@ -15,13 +15,13 @@ from bench.scale.costs import Costs
 from bench.scale.valkey import Fixed, Side
 from bench.speed.figures import MODEL_TTFT
 from bench.speed.loads import PARAMS, shape
-from turnpool.backlog import COUNT_SECONDS
 from turnpool.keys import CLUSTER_PARTITIONS
-from turnpool.redis import CONNECTIONS
+from turnpool.redis.connections import CONNECTIONS
 from turnpool.settings import Settings
-from turnpool.wakeups import TOP_UP_SECONDS
+from turnpool.store.backlog import COUNT_SECONDS
+from turnpool.store.wakeups import TOP_UP_SECONDS
 from turnpool_workers import keeper
-from turnpool_workers.writer import FLUSH_SHARE, LONGEST_INTERVAL
+from turnpool_workers.attempt.writer import FLUSH_SHARE, LONGEST_INTERVAL
 
 # Shares of a core: a process above this is late, a server above that has no room for a failover or a burst.
 POD_BUSY, STORE_BUSY = 0.6, 0.5

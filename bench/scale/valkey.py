@@ -19,13 +19,13 @@ from bench.scale.costs import least_squares
 from turnpool import keys
 from turnpool.events import delta, members
 from turnpool.models import NewTurn, Outcome
-from turnpool.nodes import Node, OneNode
-from turnpool.pipelined import Command
-from turnpool.scripts import call, script
+from turnpool.redis.nodes import Node, OneNode
+from turnpool.redis.pipelined import Command
 from turnpool.settings import DEFAULT_QUEUE, Settings
 from turnpool.states import Status
-from turnpool.store import Held, Store
-from turnpool.wakeups import message
+from turnpool.store.scripts import call, script
+from turnpool.store.store import Held, Store
+from turnpool.store.wakeups import message
 
 # Events and tokens of turns whose bytes are looked at. A log grows by blocks of 4 KB, so it takes some to
 # tell what an event and what a token takes.

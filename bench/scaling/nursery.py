@@ -27,8 +27,8 @@ import kombu.transport.redis
 
 import turnpool_workers.agents.chat
 import turnpool_workers.agents.simulated
+import turnpool_workers.celery.worker
 import turnpool_workers.main
-import turnpool_workers.process
 
 # Of a dead worker is told within so many seconds.
 LOOK_SECONDS = 0.1

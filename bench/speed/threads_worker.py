@@ -15,9 +15,9 @@ from celery.signals import worker_shutting_down
 from turnpool.keys import queue_of, wakeups
 from turnpool.logs import configure
 from turnpool.settings import load_settings
-from turnpool.wakeups import TASK_NAME
+from turnpool.store.wakeups import TASK_NAME
 from turnpool_workers.agents import load_agents
-from turnpool_workers.app import make_app
+from turnpool_workers.celery.app import make_app
 from turnpool_workers.service import WorkerService
 
 

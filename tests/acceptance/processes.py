@@ -17,7 +17,7 @@ from tests.acl import limited
 from tests.conftest import AGENTS, wait_until
 from tests.serving import serving
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 SCRIPTS = Path(sys.executable).parent
 

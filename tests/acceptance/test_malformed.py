@@ -11,7 +11,7 @@ from tests.acceptance.refusals import sockets_of
 from tests.acceptance.sse import run_turn, text_of, words
 from tests.conftest import wait_until
 from tests.workers.test_malformed import BROADCASTS, GOOD_BROADCAST, MALFORMED, body
-from turnpool.wakeups import message
+from turnpool.store.wakeups import message
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -11,7 +11,7 @@ from tests.acceptance.sse import Frame, check_dense, post_turn, request, run_tur
 from tests.conftest import wait_until
 from tests.failover.servers import HOST, Server, free_ports
 from turnpool import keys
-from turnpool.membership import SCHEMA
+from turnpool.store.membership import SCHEMA
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -12,7 +12,7 @@ from tests.acceptance.processes import Pool, Process
 from tests.acceptance.sse import request, run_turn, text_of, words
 from tests.conftest import wait_until
 from tests.failover.servers import Server, free_ports
-from turnpool.access import acl
+from turnpool.redis.access import acl
 from turnpool.settings import Settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]

@@ -11,7 +11,7 @@ from tests.api.clients import client_of, post
 from tests.api.server import ApiServer, serving
 from tests.api.sse import stream
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 
 from turnpool_api.http.back_pressure import HIGH_WATER, UNSENT, bound_buffer, bound_unsent
 from turnpool_api.http.transport import MAX_CORKED, Corked
-from turnpool_api.sse import LARGE, FrameResponse
+from turnpool_api.streams.response import LARGE, FrameResponse
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from tests.conftest import wait_until
 from turnpool_api.errors import OverloadedError
 from turnpool_api.http import bodies
 from turnpool_api.http.bodies import Memory
-from turnpool_api.schemas import ChatRequest, SessionRequest, TurnRequest
+from turnpool_api.routes.schemas import ChatRequest, SessionRequest, TurnRequest
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from tests.api.conftest import Serve
 from tests.api.server import ApiServer
 from tests.api.worker import claim_soon
 from tests.conftest import wait_until
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

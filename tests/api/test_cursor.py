@@ -1,4 +1,4 @@
-"""The place in a session's event stream (`turnpool_api/cursor.py`)."""
+"""The place in a session's event stream (`turnpool_api/streams/cursor.py`)."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnpool.events import Kind
-from turnpool_api.cursor import BadEventIdError, Cursor
+from turnpool_api.streams.cursor import BadEventIdError, Cursor
 
 Place = tuple[int, int]
 """Turn and seq."""

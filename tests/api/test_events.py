@@ -10,7 +10,7 @@ from tests.api.conftest import Serve
 from tests.api.sse import Stream, seqs, stream, text
 from tests.api.worker import Run, claim
 from turnpool.events import data_of, restarted
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -151,7 +151,7 @@ async def test_a_stream_whose_log_goes_away_ends(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A silent stream looks whether its turn is still there; the client that comes again is told 404."""
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.1)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 0.1)
     async with client_of(serve()) as client:
         await post(client)
         async with stream(client, EVENTS) as events:

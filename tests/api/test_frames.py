@@ -8,7 +8,7 @@ from tests.api import raw
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.worker import claim
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_a_silent_stream_pings(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """A comment in a write of its own, again and again, and the events after it all come."""
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.05)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 0.05)
     api = serve()
     async with client_of(api) as client:
         await post(client)
@@ -67,7 +67,7 @@ async def test_a_busy_stream_does_not_ping(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence is counted from the last event."""
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.5)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 0.5)
     api = serve()
     async with client_of(api) as client:
         await post(client)

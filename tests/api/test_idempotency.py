@@ -9,7 +9,7 @@ from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.sse import stream
 from tests.api.worker import claim, claim_soon
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

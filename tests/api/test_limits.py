@@ -13,7 +13,7 @@ from tests.api.sse import stream
 from tests.api.worker import claim
 from tests.conftest import wait_until
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ from tests.api.clients import post
 from tests.api.sse import stream
 from tests.api.worker import claim
 from turnpool import keys
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

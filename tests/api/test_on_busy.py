@@ -6,7 +6,7 @@ import pytest
 from tests.api.clients import post
 from tests.api.worker import claim
 from turnpool.models import WorkerInfo
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

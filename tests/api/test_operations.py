@@ -15,8 +15,8 @@ from tests.api.sse import stream
 from tests.api.worker import claim
 from tests.conftest import wait_until
 from turnpool.models import WorkerInfo
-from turnpool.store import Store
-from turnpool_api.retry_after import NOTICED
+from turnpool.store.store import Store
+from turnpool_api.http.retry_after import NOTICED
 
 pytestmark = pytest.mark.anyio
 

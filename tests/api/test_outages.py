@@ -19,7 +19,7 @@ from tests.chaos.link import Link
 from tests.turnpool.scripts.kit import lose_events
 from turnpool import keys
 from turnpool.events import restarted
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -38,8 +38,8 @@ async def link(valkey: ValkeyServer) -> AsyncIterator[Link]:
 
 @pytest.fixture(autouse=True)
 def _short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.2)
-    monkeypatch.setattr("turnpool_api.streams.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 0.2)
+    monkeypatch.setattr("turnpool_api.streams.follow.LOOK_SECONDS", 0.1)
 
 
 async def chunk(answer: raw.Raw) -> bytes:
@@ -133,7 +133,7 @@ async def test_a_stream_that_is_not_heard_any_more_reads_the_log(
     serve: Serve, store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """The relay's connection is lost, and it is not subscribed on the next: the log is read between pings."""
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 60)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 60)
     async with proxying(redis_url) as proxy:
         api = serve(redis_url=proxy.url)
         async with client_of(api) as client:

@@ -12,8 +12,8 @@ from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.worker import claim
 from turnpool import keys
-from turnpool.pages import PAGE_BYTES, PAGES_AT_ONCE
-from turnpool.store import Store
+from turnpool.store.pages import PAGE_BYTES, PAGES_AT_ONCE
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -253,7 +253,7 @@ async def test_large_pages_are_read_a_few_at_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """The next ones wait; while the store hangs they are told that it is away, and not kept for minutes."""
-    monkeypatch.setattr("turnpool.pages.SLOT_SECONDS", 0.2)
+    monkeypatch.setattr("turnpool.store.pages.SLOT_SECONDS", 0.2)
     api = serve()
     async with client_of(api) as client:
         await post(client)
@@ -263,6 +263,6 @@ async def test_large_pages_are_read_a_few_at_once(
             kept = await client.get(path)
             assert (kept.status_code, kept.json()["code"]) == (503, "redis_away")
             assert "retry-after" in kept.headers
-        monkeypatch.setattr("turnpool.pages.SLOT_SECONDS", 10)
+        monkeypatch.setattr("turnpool.store.pages.SLOT_SECONDS", 10)
         answers = await asyncio.gather(*(client.get(path) for _ in range(5 * PAGES_AT_ONCE)))
         assert {answer.status_code for answer in answers} == {200}

@@ -6,9 +6,9 @@ import pytest
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.api.worker import claim
-from turnpool.store import Store
-from turnpool_api import problems
-from turnpool_api.retry_after import LEAST, MOST
+from turnpool.store.store import Store
+from turnpool_api.http import problems
+from turnpool_api.http.retry_after import LEAST, MOST
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ from tests.api.conftest import Serve
 from tests.api.sse import parse, seqs, stream, text
 from tests.api.worker import Run, claim
 from tests.conftest import wait_until
-from turnpool.store import Store
+from turnpool.store.store import Store
 from turnpool_api import metrics
-from turnpool_api.budget import MAX_SHARE
+from turnpool_api.streams.budget import MAX_SHARE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

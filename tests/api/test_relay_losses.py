@@ -20,8 +20,9 @@ from tests.chaos.link import Link
 from tests.conftest import wait_until
 from turnpool import keys
 from turnpool.settings import Settings
-from turnpool.store import Store
-from turnpool_api import metrics, reader
+from turnpool.store.store import Store
+from turnpool_api import metrics
+from turnpool_api.streams import reader
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -67,7 +68,7 @@ async def test_a_last_message_that_never_came_is_found_after_a_silence(
     serve: Serve, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """Nothing comes after it to show the gap, so the log is read with each ping."""
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.2)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 0.2)
     async with client_of(serve()) as client:
         await post(client)
         run = await claim(store)

@@ -8,10 +8,10 @@ from tests.api.worker import claim
 from tests.conftest import wait_until
 from turnpool.errors import NotDurableError, QueueFullError, SessionFullError
 from turnpool.models import QueueFlow
-from turnpool.store import Store
+from turnpool.store.store import Store
 from turnpool_api.app import stop_streams
 from turnpool_api.errors import DrainingError, TurnUnfinishedError
-from turnpool_api.retry_after import LEAST, MOST, NOTICED, SHORT, UNMEASURED, RetryAfter
+from turnpool_api.http.retry_after import LEAST, MOST, NOTICED, SHORT, UNMEASURED, RetryAfter
 
 pytestmark = pytest.mark.anyio
 

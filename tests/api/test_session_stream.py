@@ -12,7 +12,7 @@ from tests.api.conftest import Serve
 from tests.api.sse import Event, stream
 from tests.api.worker import Run, claim
 from tests.conftest import wait_until
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +165,7 @@ async def test_a_session_that_was_gone_for_long_is_heard_again(
 
 async def test_a_stream_of_a_session_that_is_gone_ends(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent stream looks whether its session is still there; the client that comes again is told 404."""
-    monkeypatch.setattr("turnpool_api.streams.PING_SECONDS", 0.1)
+    monkeypatch.setattr("turnpool_api.streams.follow.PING_SECONDS", 0.1)
     async with client_of(serve()) as client:
         await client.post("/v1/sessions", json={"id": "s"})
         async with stream(client, PATH) as events:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.api.sse import stream
 from tests.api.worker import claim
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

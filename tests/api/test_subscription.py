@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import uvloop
 
-from turnpool_api.budget import LEAST_SHARE, MAX_SHARE, PART, Budget
-from turnpool_api.subscription import EVENT_OVERHEAD, Subscription
+from turnpool_api.streams.budget import LEAST_SHARE, MAX_SHARE, PART, Budget
+from turnpool_api.streams.subscription import EVENT_OVERHEAD, Subscription
 
 
 def test_many_waits_end_in_time() -> None:

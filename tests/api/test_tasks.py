@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from turnpool_api.tasks import end
+from turnpool_api.streams.tasks import end
 
 pytestmark = pytest.mark.anyio
 

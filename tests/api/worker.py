@@ -6,7 +6,7 @@ from tests.conftest import wait_until
 from turnpool.events import Entry, delta, members
 from turnpool.models import Claim, Outcome
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 
 class Run:

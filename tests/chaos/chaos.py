@@ -15,7 +15,7 @@ from tests.chaos.link import Link
 from tests.chaos.pool import LONG, SHORT, Fleet, Slot
 from tests.chaos.valkey import Valkey
 from tests.conftest import wait_until
-from turnpool.wakeups import message
+from turnpool.store.wakeups import message
 
 # Seconds that each piece waits on its way, while Redis is slow.
 DELAY = 0.2

@@ -10,7 +10,7 @@ from tests.conftest import AGENTS
 from tests.failover.servers import ClusterServers, SentinelServers
 from turnpool import keys
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from redis.exceptions import MovedError
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn
-from turnpool.cluster import Cluster
-from turnpool.redis import is_away
+from turnpool.redis.cluster import Cluster
+from turnpool.redis.connections import is_away
 from turnpool.settings import Durability, Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

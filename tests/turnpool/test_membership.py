@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from tests.conftest import wait_until
 from turnpool import keys
 from turnpool.errors import SettingsError
-from turnpool.membership import SCHEMA, Membership
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.membership import SCHEMA, Membership
+from turnpool.store.store import Store
 
 RECORD = keys.pool(keys.prefix("turnpool", "0"))
 

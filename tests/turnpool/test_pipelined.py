@@ -6,10 +6,10 @@ import pytest
 from redis.exceptions import RedisError, ResponseError
 
 from tests.conftest import wait_until
-from turnpool.pipelined import MOST_COMMANDS, Pipelined
-from turnpool.redis import connect, is_away
-from turnpool.store import Store
-from turnpool.urls import parse_url
+from turnpool.redis.connections import connect, is_away
+from turnpool.redis.pipelined import MOST_COMMANDS, Pipelined
+from turnpool.redis.urls import parse_url
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_those_given_meanwhile_are_the_next_pipeline(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as there are; none goes alone."""
-    monkeypatch.setattr("turnpool.pipelined.LONGEST_HOLD", 10)
+    monkeypatch.setattr("turnpool.redis.pipelined.LONGEST_HOLD", 10)
     pipelined = Pipelined(store.redis)
     calls = await held(store, pipelined)
     assert (len(pipelined._sent), len(pipelined._waiting)) == (1, 3)

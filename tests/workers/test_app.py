@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError  # noqa: A004
 
 from tests.serving import serving
 from turnpool.settings import Settings
-from turnpool.wakeups import TASK_NAME, WakeUps
-from turnpool_workers.app import make_app
+from turnpool.store.wakeups import TASK_NAME, WakeUps
+from turnpool_workers.celery.app import make_app
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import yaml
 from tests.workers.provider import Provider, answer, chunk, said, turn
 from turnpool.agent import Event, Finish, Usage
 from turnpool.errors import ProviderError, TransientProviderError
-from turnpool_workers.turn_log import _whole
+from turnpool_workers.attempt.log import _whole
 
 pytestmark = pytest.mark.anyio
 

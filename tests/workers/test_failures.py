@@ -12,7 +12,7 @@ from turnpool import redaction
 from turnpool.agent import Event, Turn
 from turnpool.errors import ProviderError, StepInterruptedError, TransientProviderError
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -17,12 +17,12 @@ from tests.turnpool.scripts.kit import (
     worker_info,
 )
 from turnpool import keys
-from turnpool.redis import connect
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Held as StoreHeld
-from turnpool.store import Store
-from turnpool.wakeups import WakeUps
+from turnpool.store.store import Held as StoreHeld
+from turnpool.store.store import Store
+from turnpool.store.wakeups import WakeUps
 from turnpool_workers.keeper import Held, Keeper
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.workers.test_transport import take, taking, wake
 from turnpool.settings import Settings
-from turnpool.wakeups import message, read
+from turnpool.store.wakeups import message, read
 
 pytestmark = pytest.mark.anyio
 

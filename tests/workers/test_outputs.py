@@ -12,8 +12,8 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, contents, events, record
 from tests.workers.conftest import Worker
 from turnpool.agent import Event, Finish, StartOver, ToolCall, ToolResult, Turn, Usage
-from turnpool.store import Store
-from turnpool_api.schemas import TurnView
+from turnpool.store.store import Store
+from turnpool_api.routes.schemas import TurnView
 
 pytestmark = pytest.mark.anyio
 

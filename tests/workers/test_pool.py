@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turnpool_workers.pool import AsyncioPool
+from turnpool_workers.celery.pool import AsyncioPool
 
 
 class FakeService:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from turnpool.errors import TransientProviderError
-from turnpool_workers.retries import Retries, out_of_time
+from turnpool_workers.attempt.retries import Retries, out_of_time
 
 FAR = 600.0
 

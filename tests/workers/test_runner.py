@@ -14,8 +14,8 @@ from tests.workers.conftest import Worker
 from turnpool.agent import Event, StartOver, ToolCall, ToolResult, Turn, Usage, continues
 from turnpool.errors import ProviderError, TransientProviderError
 from turnpool.states import Status
-from turnpool.store import Store
-from turnpool_workers.runner import Stop
+from turnpool.store.store import Store
+from turnpool_workers.attempt.run import Stop
 
 pytestmark = pytest.mark.anyio
 

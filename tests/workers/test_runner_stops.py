@@ -16,10 +16,10 @@ from turnpool.events import Entry
 from turnpool.models import Outcome
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Held, Store
-from turnpool_workers.runner import Runner, Stop
-from turnpool_workers.turn_log import MOST_WAITING
-from turnpool_workers.writer import Writer
+from turnpool.store.store import Held, Store
+from turnpool_workers.attempt.log import MOST_WAITING
+from turnpool_workers.attempt.run import Runner, Stop
+from turnpool_workers.attempt.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

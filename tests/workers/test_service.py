@@ -12,7 +12,7 @@ from tests.turnpool.scripts.kit import MakeTurn, contents, kinds, record
 from turnpool.agent import Event, Turn
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.store import Store
 from turnpool_workers import service
 from turnpool_workers.service import WorkerService
 

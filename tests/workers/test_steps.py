@@ -13,8 +13,8 @@ from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import MAX_STEP_BYTES, Agent, Event, Turn
 from turnpool.errors import TransientProviderError
-from turnpool.store import Store
-from turnpool_workers.runner import Runner, Stop
+from turnpool.store.store import Store
+from turnpool_workers.attempt.run import Runner, Stop
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ from tests.turnpool.scripts.kit import record
 from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import Event, Turn
-from turnpool.store import Held, Store
-from turnpool_workers.runner import Stop
+from turnpool.store.store import Held, Store
+from turnpool_workers.attempt.run import Stop
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ from celery.worker import state
 from redis.asyncio import Redis
 
 from turnpool.settings import Settings
-from turnpool.wakeups import WakeUps
-from turnpool_workers.app import make_app
-from turnpool_workers.transport import MOST_AT_ONCE
+from turnpool.store.wakeups import WakeUps
+from turnpool_workers.celery.app import make_app
+from turnpool_workers.celery.transport import MOST_AT_ONCE
 
 pytestmark = pytest.mark.anyio
 

@@ -13,10 +13,10 @@ from turnpool import keys
 from turnpool.agent import Event, Turn
 from turnpool.events import Entry, data_of, delta
 from turnpool.states import Status
-from turnpool.store import Held, Store
-from turnpool_workers.runner import Runner, Stop
-from turnpool_workers.turn_log import KEPT, MOST_WAITING, TurnLog
-from turnpool_workers.writer import Writer
+from turnpool.store.store import Held, Store
+from turnpool_workers.attempt.log import KEPT, MOST_WAITING, TurnLog
+from turnpool_workers.attempt.run import Runner, Stop
+from turnpool_workers.attempt.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import wait_until
 from tests.workers.conftest import Worker
 from turnpool.agent import Event, Turn
-from turnpool.redis import connect
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings
-from turnpool.store import Store
-from turnpool.wakeups import WakeUps
+from turnpool.store.store import Store
+from turnpool.store.wakeups import WakeUps
 from turnpool_workers.health import Health
 from turnpool_workers.watchdog import Watchdog, find_culprit
 

@@ -15,10 +15,10 @@ from tests.turnpool.scripts.kit import MakeTurn, events, take
 from turnpool.agent import ToolCall
 from turnpool.events import Entry, delta, restarted, tool
 from turnpool.settings import Settings
-from turnpool.store import Held, Store
-from turnpool_workers import writer as writing
-from turnpool_workers.turn_log import TurnLog
-from turnpool_workers.writer import Writer
+from turnpool.store.store import Held, Store
+from turnpool_workers.attempt import writer as writing
+from turnpool_workers.attempt.log import TurnLog
+from turnpool_workers.attempt.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

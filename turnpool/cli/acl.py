@@ -1,6 +1,6 @@
 """`turnpool acl`: the rights that turnpool needs on its servers."""
 
-from turnpool.access import acl as rules
+from turnpool.redis.access import acl as rules
 from turnpool.settings import read_settings
 
 

@@ -19,13 +19,13 @@ from flower.urls import settings as web_settings
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from turnpool.access import Role
 from turnpool.credentials import Secret
 from turnpool.logs import configure, get_logger
-from turnpool.redis import connect
+from turnpool.redis.access import Role
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings, load, load_settings, told
-from turnpool.startup import check
-from turnpool_workers.app import make_app
+from turnpool.store.startup import check
+from turnpool_workers.celery.app import make_app
 
 WORKERS_KEPT = 3600  # seconds that a worker which is gone is shown; without it for ever, each rollout's
 TASKS_KEPT = 10_000  # a task here is a wake-up; Flower's own 100,000 can take some 100 MB

@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 from turnpool.logs import get_logger
 from turnpool.metrics import TOPPED_UP, count_failures
 from turnpool.models import WorkerInfo
-from turnpool.redis import connect, is_away
+from turnpool.redis.connections import connect, is_away
 from turnpool.settings import Settings
-from turnpool.store import Store
-from turnpool.wakeups import TOP_UP_SECONDS, WakeUps
+from turnpool.store.store import Store
+from turnpool.store.wakeups import TOP_UP_SECONDS, WakeUps
 from turnpool_workers import metrics
 from turnpool_workers.deletion_cost import LOOK_SECONDS, DeletionCost
 from turnpool_workers.health import BEAT_SECONDS, Health

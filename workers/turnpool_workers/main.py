@@ -2,7 +2,7 @@
 
 from turnpool.console import Script, run
 
-WORKER = Script("turnpool-worker", "workers", "Run turns.", "turnpool_workers.process")
+WORKER = Script("turnpool-worker", "workers", "Run turns.", "turnpool_workers.celery.worker")
 FLOWER = Script("turnpool-flower", "workers", "Show the workers in Flower.", "turnpool_workers.flower")
 
 

@@ -11,22 +11,22 @@ from structlog.contextvars import bind_contextvars
 
 from turnpool.agent import Agent, can_continue
 from turnpool.logs import get_logger
-from turnpool.membership import Membership
 from turnpool.metrics import FAILED, labelled, watch
 from turnpool.models import Claim, Outcome, WorkerInfo
-from turnpool.redis import connect
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.membership import Membership
+from turnpool.store.store import Store
+from turnpool.store.wakeups import WakeUps
 from turnpool.tracing import turn_span
-from turnpool.wakeups import WakeUps
 from turnpool_workers import metrics
+from turnpool_workers.attempt.run import HANDED_BACK, Runner, Stop
+from turnpool_workers.attempt.writer import Writer
 from turnpool_workers.health import Health
 from turnpool_workers.keeper import Keeper, Watch
-from turnpool_workers.runner import HANDED_BACK, Runner, Stop
 from turnpool_workers.threads import ATTEMPT, Threads
 from turnpool_workers.watchdog import Watchdog
-from turnpool_workers.writer import Writer
 
 log = get_logger(__name__)
 
@@ -36,7 +36,7 @@ HAND_BACK_SECONDS = 7.0
 
 
 class WorkerService:
-    """Serves wake-ups for the pool (`turnpool_workers.pool.Service`)."""
+    """Serves wake-ups for the pool (`turnpool_workers.celery.pool.Service`)."""
 
     def __init__(self, settings: Settings, agents: Mapping[str, Agent], worker_id: str) -> None:
         self._settings = settings

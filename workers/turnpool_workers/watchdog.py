@@ -17,11 +17,11 @@ from redis.exceptions import RedisError
 
 from turnpool.agent import Turn
 from turnpool.logs import get_logger
-from turnpool.store import Held, Store
-from turnpool.wakeups import WakeUps
+from turnpool.store.store import Held, Store
+from turnpool.store.wakeups import WakeUps
 from turnpool_workers import metrics
+from turnpool_workers.attempt.run import Runner
 from turnpool_workers.health import Health
-from turnpool_workers.runner import Runner
 
 log = get_logger(__name__)
 

@@ -1,11 +1,10 @@
 """What can be refused before the body is read: methods, missing keys, encodings."""
 
 from fastapi.responses import Response
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from turnpool_api.context import tenant_by
 from turnpool_api.errors import MethodNotImplementedError, UnsupportedEncodingError
+from turnpool_api.http.credentials import bearer_key, tenant_with
 from turnpool_api.http.requests import METHODS
 from turnpool_api.http.state import state_of
 
@@ -37,7 +36,7 @@ class Admission:
 
 def _check(scope: Scope) -> None:
     state = state_of(scope)
-    state.tenant = tenant_by(scope["app"].state.context, bearer_key(state.headers))
+    state.tenant = tenant_with(bearer_key(state.headers), scope["app"].state.settings)
     encodings = state.headers.get("content-encoding")
     if state.is_body_pending and encodings and not _is_identity(encodings):
         raise UnsupportedEncodingError
@@ -52,9 +51,3 @@ def _check(scope: Scope) -> None:
 
 def _is_identity(encodings: str) -> bool:
     return all(coding.strip() in {"identity", ""} for coding in encodings.lower().split(","))
-
-
-def bearer_key(headers: dict[str, str]) -> str:
-    """The key of `Authorization: Bearer <key>`, or ''."""
-    scheme, key = get_authorization_scheme_param(headers.get("authorization"))
-    return key if scheme.lower() == "bearer" else ""

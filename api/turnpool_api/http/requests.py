@@ -10,8 +10,8 @@ from turnpool.errors import TurnpoolError
 from turnpool.logs import get_logger
 from turnpool.metrics import labelled
 from turnpool_api import metrics
+from turnpool_api.http.problems import answer_to_error
 from turnpool_api.http.state import RequestState, combine, has_body
-from turnpool_api.problems import answer_to_error
 
 log = get_logger(__name__)
 

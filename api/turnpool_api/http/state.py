@@ -1,14 +1,21 @@
 """State of one request, shared by the middleware and the routes."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from starlette.types import Scope
-
-if TYPE_CHECKING:
-    from turnpool_api.sse import FrameResponse
+from starlette.types import Receive, Scope, Send
 
 _KEY = "turnpool.request"
+
+
+class Stream(Protocol):
+    """An answer that outlives its route."""
+
+    async def send_all(self, receive: Receive, send: Send) -> None:
+        """Send it until it ends or its client goes."""
+
+    async def send_head(self, send: Send) -> None:
+        """Send the answer to HEAD."""
 
 
 @dataclass(slots=True)
@@ -23,7 +30,7 @@ class RequestState:
     body: bytes = b""
     tenant: str | None = None
     """None until a valid key was found."""
-    streams: "list[FrameResponse]" = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
     """A route leaves its stream here; it is sent when FastAPI is done."""
 
     def attach(self, scope: Scope) -> None:

@@ -19,7 +19,7 @@ from bench.scale.model import (
     fullest,
 )
 from bench.scale.valkey import Bytes, Fixed, Side
-from turnpool_workers.writer import FLUSH_SHARE, LONGEST_INTERVAL
+from turnpool_workers.attempt.writer import FLUSH_SHARE, LONGEST_INTERVAL
 
 COSTS = Costs(
     {

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from bench.scale.valkey import SIZES, Bytes, Fixed, Side, _line, _turn, load, turn_bytes
 from turnpool import keys
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 
 @pytest.mark.slow

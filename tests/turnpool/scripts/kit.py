@@ -9,7 +9,7 @@ from turnpool.events import Entry, data_of, delta, members, seq_of
 from turnpool.ids import scoped
 from turnpool.models import NewTurn, Outcome, Reaped, TurnRecord, WorkerInfo
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 MakeTurn = Callable[..., NewTurn]
 HELLO: Message = {"role": "user", "content": "hello"}

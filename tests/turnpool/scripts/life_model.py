@@ -7,7 +7,7 @@ from turnpool.events import TERMINAL, members
 from turnpool.ids import scoped
 from turnpool.models import NewTurn, OnBusy, Outcome
 from turnpool.states import Status
-from turnpool.store import Held
+from turnpool.store.store import Held
 
 MAX_ATTEMPTS = 3
 # Which tenant a session is of.

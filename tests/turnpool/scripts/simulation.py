@@ -9,7 +9,7 @@ from turnpool import keys
 from turnpool.events import delta
 from turnpool.ids import unscoped
 from turnpool.models import Claim
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 TICK, LOOK, RESTART = 250, 500, 2000
 # Turns that a worker claims before the first of them has run.

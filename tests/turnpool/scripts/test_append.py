@@ -10,9 +10,9 @@ from turnpool import keys
 from turnpool.agent import ToolCall, ToolResult
 from turnpool.errors import EventsLostError
 from turnpool.events import data_of, delta, restarted, seq_of, tool
-from turnpool.redis import is_away
+from turnpool.redis.connections import is_away
 from turnpool.settings import Settings
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +148,7 @@ async def test_many_turns_are_written_by_few_calls(
     store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each gets its own events and its own answer, the stale and the lost among them."""
-    monkeypatch.setattr("turnpool.appends.MOST_TURNS", 2)
+    monkeypatch.setattr("turnpool.store.appends.MOST_TURNS", 2)
     held = []
     for n in range(5):
         await store.submit(new_turn(f"s{n}"))

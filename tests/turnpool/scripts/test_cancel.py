@@ -16,7 +16,7 @@ from tests.turnpool.scripts.kit import (
 )
 from turnpool.errors import TurnNotFoundError
 from turnpool.states import Status
-from turnpool.store import Cancelled, Store
+from turnpool.store.store import Cancelled, Store
 
 pytestmark = pytest.mark.anyio
 

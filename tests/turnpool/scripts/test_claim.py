@@ -25,7 +25,7 @@ from turnpool import keys
 from turnpool.events import delta, restarted
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 

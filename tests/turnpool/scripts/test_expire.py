@@ -15,7 +15,7 @@ from tests.turnpool.scripts.kit import (
 )
 from turnpool import keys
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.turnpool.scripts.kit import MakeTurn, completed, take
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

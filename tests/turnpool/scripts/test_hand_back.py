@@ -15,7 +15,7 @@ from turnpool import keys
 from turnpool.agent import UNDER_WAY
 from turnpool.events import delta
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from turnpool import keys
-from turnpool.scripts import script
+from turnpool.store.scripts import script
 
 pytestmark = pytest.mark.anyio
 

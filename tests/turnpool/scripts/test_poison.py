@@ -6,7 +6,7 @@ import pytest
 
 from tests.turnpool.scripts.kit import MakeTurn
 from tests.turnpool.scripts.simulation import Kind, Simulation
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -22,7 +22,7 @@ from turnpool import keys
 from turnpool.models import Reaped
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Held, Store
+from turnpool.store.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from tests.turnpool.scripts.kit import (
     worker_info,
 )
 from turnpool import keys
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

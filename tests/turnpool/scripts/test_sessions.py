@@ -8,8 +8,8 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, kinds, lose, record, take, worker_info
 from turnpool import keys
 from turnpool.errors import SessionExistsError, SessionNotFoundError, TurnNotFoundError
-from turnpool.reads import BadCursorError
-from turnpool.store import Held, Store
+from turnpool.store.queries import BadCursorError
+from turnpool.store.store import Held, Store
 
 pytestmark = pytest.mark.anyio
 

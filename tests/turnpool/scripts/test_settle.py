@@ -21,7 +21,7 @@ from turnpool.events import delta, members
 from turnpool.models import Outcome
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

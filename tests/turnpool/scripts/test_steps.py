@@ -6,7 +6,7 @@ from tests.turnpool.scripts.kit import MakeTurn, completed, lose, take
 from turnpool import keys
 from turnpool.agent import UNDER_WAY
 from turnpool.errors import LeaseLostError
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

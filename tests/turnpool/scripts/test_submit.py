@@ -24,8 +24,8 @@ from turnpool.errors import (
 from turnpool.models import OnBusy
 from turnpool.settings import Settings
 from turnpool.states import Status
-from turnpool.store import Store
-from turnpool.wakeups import message
+from turnpool.store.store import Store
+from turnpool.store.wakeups import message
 
 pytestmark = pytest.mark.anyio
 

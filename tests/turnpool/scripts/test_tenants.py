@@ -7,7 +7,7 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, completed, say, stored, take
 from turnpool.errors import LogExpiredError, SessionNotFoundError, TurnNotFoundError
 from turnpool.models import OnBusy
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 Call = Callable[[Store], Awaitable[object]]
 

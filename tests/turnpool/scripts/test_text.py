@@ -12,7 +12,7 @@ from hypothesis import given, strategies
 from tests.turnpool.scripts.kit import MakeTurn, events, lose, record, say, take, write
 from turnpool.agent import ToolCall, ToolResult
 from turnpool.events import data_of, delta, is_terminal, members, restarted, seq_of, tool, with_id
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

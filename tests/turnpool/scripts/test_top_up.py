@@ -7,7 +7,7 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, take
 from turnpool import keys
 from turnpool.settings import Settings
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, record, say, take
 from turnpool.events import seq_of
 from turnpool.states import Status
-from turnpool.store import Store
+from turnpool.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
