@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from turnpool.settings import Settings
 from turnpool.store.store import Store
 from turnpool.store.wakeups import WakeUps
-from turnpool_api.errors import UnauthorizedError
+from turnpool_api.http.errors import UnauthorizedError
 from turnpool_api.http.retry_after import RetryAfter
 from turnpool_api.http.state import state_of
 from turnpool_api.rights import Rights

@@ -13,9 +13,9 @@ from tests.api import raw
 from tests.api.clients import client_of
 from tests.api.conftest import Serve
 from tests.conftest import wait_until
-from turnpool_api.errors import OverloadedError
 from turnpool_api.http import bodies
 from turnpool_api.http.bodies import Memory
+from turnpool_api.http.errors import OverloadedError
 from turnpool_api.routes.schemas import ChatRequest, SessionRequest, TurnRequest
 
 pytestmark = pytest.mark.anyio

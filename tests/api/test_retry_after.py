@@ -10,7 +10,7 @@ from turnpool.errors import NotDurableError, QueueFullError, SessionFullError
 from turnpool.models import QueueFlow
 from turnpool.store.store import Store
 from turnpool_api.app import stop_streams
-from turnpool_api.errors import DrainingError, TurnUnfinishedError
+from turnpool_api.http.errors import DrainingError, TurnUnfinishedError
 from turnpool_api.http.retry_after import LEAST, MOST, NOTICED, SHORT, UNMEASURED, RetryAfter
 
 pytestmark = pytest.mark.anyio

@@ -3,8 +3,8 @@
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from turnpool_api.errors import MethodNotImplementedError, UnsupportedEncodingError
 from turnpool_api.http.credentials import bearer_key, tenant_with
+from turnpool_api.http.errors import MethodNotImplementedError, UnsupportedEncodingError
 from turnpool_api.http.requests import METHODS
 from turnpool_api.http.state import state_of
 

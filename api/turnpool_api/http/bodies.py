@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from turnpool.settings import Settings
-from turnpool_api.errors import BodyTimeoutError, InputTooLargeError, OverloadedError
 from turnpool_api.http.admission import OPEN_PATHS
+from turnpool_api.http.errors import BodyTimeoutError, InputTooLargeError, OverloadedError
 from turnpool_api.http.state import RequestState, state_of
 
 # Bodies up to this need no share of the memory: the limit of connections bounds them.

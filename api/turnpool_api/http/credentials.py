@@ -5,7 +5,7 @@ import hmac
 from fastapi.security.utils import get_authorization_scheme_param
 
 from turnpool.settings import DEFAULT_TENANT, Settings
-from turnpool_api.errors import UnauthorizedError
+from turnpool_api.http.errors import UnauthorizedError
 
 
 def bearer_key(headers: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from turnpool.exposure import is_ip_address, is_loopback_address
-from turnpool_api.errors import CrossSiteError, HostNotAllowedError
+from turnpool_api.http.errors import CrossSiteError, HostNotAllowedError
 
 HOST = re.compile(rb"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]*)?")
 # Hosts whose check is remembered, and characters of one: clients use few, an attacker any number.

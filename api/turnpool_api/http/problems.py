@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from turnpool.errors import TurnpoolError
 from turnpool.logs import get_logger
 from turnpool.redis.connections import is_away
-from turnpool_api.errors import InputTooLargeError, UnauthorizedError, UnsupportedEncodingError
+from turnpool_api.http.errors import InputTooLargeError, UnauthorizedError, UnsupportedEncodingError
 from turnpool_api.http.retry_after import shortly
 
 log = get_logger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from turnpool.errors import QueueFullError, SessionFullError, TurnpoolError
 from turnpool.models import QueueFlow
-from turnpool_api.errors import DrainingError, TurnUnfinishedError
+from turnpool_api.http.errors import DrainingError, TurnUnfinishedError
 
 LEAST, MOST = 1, 60
 # Seconds of its past that a queue's rate is measured over: long enough for slow turns, short enough for a

@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 from turnpool.redis.connections import is_away
 from turnpool.states import Status
 from turnpool_api.context import CurrentContext, Tenant
-from turnpool_api.errors import TurnCancelledError, TurnFailedError, TurnUnfinishedError
+from turnpool_api.http.errors import TurnCancelledError, TurnFailedError, TurnUnfinishedError
 from turnpool_api.routes.schemas import ChatRequest, ChatResponse, SessionId, TurnRequest
 from turnpool_api.routes.turns import IdempotencyKey, submit
 from turnpool_api.streams.waiting import wait_for_end, waiting

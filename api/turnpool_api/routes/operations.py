@@ -15,8 +15,8 @@ from turnpool.exposure import is_loopback_address
 from turnpool.models import QueueState
 from turnpool.settings import Settings
 from turnpool_api.context import Context, CurrentContext, Tenant
-from turnpool_api.errors import ForbiddenError
 from turnpool_api.http.credentials import secrets_equal
+from turnpool_api.http.errors import ForbiddenError
 from turnpool_api.http.problems import problem
 from turnpool_api.metrics import show_pool
 from turnpool_api.routes.schemas import PoolView, QueueView

@@ -18,8 +18,8 @@ from turnpool.store.pages import ListedTurn
 from turnpool.store.wakeups import message
 from turnpool_api import metrics
 from turnpool_api.context import Context, CurrentContext, Tenant
-from turnpool_api.errors import DrainingError, IdempotencyKeyTooLongError
 from turnpool_api.http.accept import prefers_stream
+from turnpool_api.http.errors import DrainingError, IdempotencyKeyTooLongError
 from turnpool_api.http.state import state_of
 from turnpool_api.routes.schemas import (
     SessionId,
