@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import Process, mute_server
-from turnpool_api import main
+from turnpool_api import server
 from turnpool_api.server import Server
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -18,13 +18,13 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_it_serves_ends_it(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """A process that is told to stop while it starts does not go on as if nothing had been said."""
     for name in ("configure", "spare_the_collector", "listen"):
-        monkeypatch.setattr(main, name, lambda *_: None)
+        monkeypatch.setattr(server, name, lambda *_: None)
     monkeypatch.setattr(Server, "run", lambda *_: signal.raise_signal(number))
     monkeypatch.setattr("os._exit", sys.exit)
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            server.serve()
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
