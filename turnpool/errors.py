@@ -144,6 +144,16 @@ class SettingsError(TurnpoolError):
     code = "bad_settings"
 
 
+class StoreAwayError(TurnpoolError):
+    """Redis does not answer, or refuses for now: it restarts, fails over, is full, has taken a right away."""
+
+    code = "redis_away"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Redis is away: {reason}", public="The store does not answer; try again soon.")
+        self.reason = reason
+
+
 class MissingExtraError(SettingsError):
     """A program needs an optional part of turnpool that is not installed."""
 

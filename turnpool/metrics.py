@@ -5,8 +5,8 @@ from functools import cache
 from typing import TypeVar
 
 from prometheus_client import Counter, Histogram
-from redis.exceptions import RedisError
 
+from turnpool.errors import StoreAwayError
 from turnpool.store.store import Store
 
 # Seconds between two looks; Prometheus reads every 15 to 60.
@@ -44,7 +44,7 @@ async def watch(store: Store) -> None:
         try:
             await store.ping()
             ROUND_TRIP.observe(loop.time() - started)
-        except (RedisError, OSError):
+        except StoreAwayError:
             REDIS_ERRORS.inc()
 
 

@@ -5,9 +5,10 @@ from collections.abc import Awaitable
 from contextlib import suppress
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from turnpool.errors import StoreAwayError
 from turnpool.redis.access import Refusal, Role, broker_commands, find_refusal
+from turnpool.redis.errors import DRIVER_ERRORS
 from turnpool.redis.nodes import Nodes
 from turnpool.settings import Settings
 from turnpool.store.startup import find_store_refusal
@@ -34,7 +35,7 @@ class Rights:
         return next((refusal for refusal in found if refusal), None)
 
     async def _within(self, look: Awaitable[Refusal | None]) -> Refusal | None:
-        with suppress(RedisError, OSError):
+        with suppress(StoreAwayError, *DRIVER_ERRORS):
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await look
         return None

@@ -6,11 +6,9 @@ Deadlines that pass are told, and lost wake-ups are made up for: a pool at zero 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import RedisError
-
+from turnpool.errors import StoreAwayError
 from turnpool.logs import get_logger
 from turnpool.metrics import TOPPED_UP, count_failures
-from turnpool.redis.connections import is_away
 from turnpool_api.context import Context
 
 log = get_logger(__name__)
@@ -53,8 +51,8 @@ async def _look(context: Context, look: Callable[[str], Awaitable[None]]) -> Non
         try:
             for queue in context.settings.all_queues:
                 await look(queue)
-        except Exception as error:
-            # The relay tells that Redis is away.
-            if not (isinstance(error, (RedisError, OSError)) and is_away(error)):
-                log.exception("upkeep_failed")
+        except StoreAwayError:
+            pass  # the relay tells it
+        except Exception:
+            log.exception("upkeep_failed")
         await asyncio.sleep(LOOK_SECONDS)

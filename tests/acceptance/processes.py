@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from redis.exceptions import RedisError
-
 from tests.acl import limited
 from tests.conftest import AGENTS, wait_until
 from tests.serving import serving
+from turnpool.errors import StoreAwayError
 from turnpool.settings import Settings
 from turnpool.store.store import Store
 
@@ -127,7 +126,7 @@ class Pool:
         """Whether the store answers, all of it."""
         try:
             return await self.store.ping()
-        except (RedisError, OSError):
+        except StoreAwayError:
             return False
 
     async def close(self) -> None:

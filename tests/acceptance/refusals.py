@@ -21,6 +21,7 @@ from tests.acceptance.processes import Pool, Process
 from tests.acceptance.sse import request
 from tests.conftest import wait_until
 from tests.failover.servers import Server, free_ports
+from turnpool.errors import StoreAwayError
 
 USER = "pool"
 PASSWORD = "geheim"
@@ -211,7 +212,7 @@ async def _measure(name: str, seconds: float, folder: Path, starting: asyncio.Lo
         before = refused.lines()
         try:
             after: object = round(await refused.refuse(REFUSALS[name], seconds), 2)
-        except (TimeoutError, RedisError, OSError) as error:
+        except (TimeoutError, StoreAwayError, RedisError, OSError) as error:
             after = repr(error)
         lines = {log: count - before[log] for log, count in refused.lines().items()}
         return {

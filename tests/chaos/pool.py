@@ -8,12 +8,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from redis.exceptions import RedisError
-
 from tests.acceptance.processes import Api, Pool, Process
 from tests.chaos.book import Book, Interval
 from tests.chaos.faults import APIS, WORKERS
 from tests.conftest import wait_until
+from turnpool.errors import StoreAwayError
 
 # No turn may fail since chaos took its worker too often; that limit has a test of its own.
 SETTINGS = {"CONCURRENCY": "5", "MAX_ATTEMPTS": "100"}
@@ -141,7 +140,7 @@ class Fleet:
         async def whole() -> bool:
             try:
                 listed = {info.id.rpartition("-")[2] for info in await self._pool.store.workers()}
-            except (RedisError, OSError):
+            except StoreAwayError:
                 return False
             running = {str(slot.process.pid) for slot in self.workers if slot.process}
             return running <= listed and all(slot.port for slot in self.apis)

@@ -7,8 +7,8 @@ from redis.exceptions import MovedError
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn
+from turnpool.errors import StoreAwayError
 from turnpool.redis.cluster import Cluster
-from turnpool.redis.connections import is_away
 from turnpool.settings import Durability, Settings
 from turnpool.store.store import Store
 
@@ -37,8 +37,8 @@ async def test_a_confirmation_that_meets_a_slot_elsewhere_has_the_slots_looked_u
         store.confirm("default:s0.1"), store.confirm(f"default:s{n}.1"), return_exceptions=True
     )
     assert kept is True
-    assert isinstance(refused, MovedError)
-    assert is_away(refused)
+    assert isinstance(refused, StoreAwayError)
+    assert isinstance(refused.__cause__, MovedError)
 
     async def found() -> bool:
         return nodes.node_of(away) is not here

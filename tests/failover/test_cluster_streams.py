@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from redis.exceptions import RedisError
 
 from tests.api.clients import client_of, post
 from tests.api.server import ApiServer, serving
@@ -14,6 +13,7 @@ from tests.api.test_relay import read
 from tests.api.worker import Run
 from tests.conftest import wait_until
 from tests.failover.servers import ClusterServers, Server
+from turnpool.errors import StoreAwayError
 from turnpool.settings import Settings
 from turnpool.store.store import Store
 
@@ -47,7 +47,7 @@ async def until_done(run: Run, *texts: str) -> None:
     while True:
         try:
             assert await run.say(*texts)
-        except RedisError:
+        except StoreAwayError:
             # The same again: what was written before its answer was lost comes once.
             run.seq, run.text = seq, text
             await asyncio.sleep(0.05)

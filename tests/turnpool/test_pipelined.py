@@ -6,7 +6,8 @@ import pytest
 from redis.exceptions import RedisError, ResponseError
 
 from tests.conftest import wait_until
-from turnpool.redis.connections import connect, is_away
+from turnpool.redis.connections import connect
+from turnpool.redis.errors import is_away
 from turnpool.redis.pipelined import MOST_COMMANDS, Pipelined
 from turnpool.redis.urls import parse_url
 from turnpool.store.store import Store

@@ -24,7 +24,8 @@ from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
 from turnpool.local.valkey import server_binary
 from turnpool.redis.cluster import Cluster
-from turnpool.redis.connections import connect, is_away
+from turnpool.redis.connections import connect
+from turnpool.redis.errors import is_away
 from turnpool.redis.urls import parse_url
 from turnpool.settings import Settings
 from turnpool.store.store import Store

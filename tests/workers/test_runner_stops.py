@@ -6,12 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.turnpool.scripts.kit import MakeTurn, contents, events, lose, record, take
 from tests.workers.conftest import Worker
 from turnpool.agent import Agent, Event, StartOver, Turn
-from turnpool.errors import TransientProviderError
+from turnpool.errors import StoreAwayError, TransientProviderError
 from turnpool.events import Entry
 from turnpool.models import Outcome
 from turnpool.settings import Settings
@@ -228,7 +227,7 @@ class Flaky(Store):
             await call()
         if tries[name] <= 2:
             msg = "gone"
-            raise RedisConnectionError(msg)
+            raise StoreAwayError(msg)
         return await call()
 
 

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, contents, kinds, record
 from turnpool.agent import Event, Turn
+from turnpool.errors import StoreAwayError
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store.store import Store
@@ -249,7 +249,7 @@ async def test_a_drain_ends_though_redis_is_away(
 
     async def away(*_: object) -> None:
         tried.set()
-        raise RedisConnectionError("gone")
+        raise StoreAwayError("gone")
 
     monkeypatch.setattr(worker._store, "hand_back", away)
     draining = asyncio.create_task(worker.drain())

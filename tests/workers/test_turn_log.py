@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, contents, events, kinds, lose_events, record
 from tests.workers.conftest import Worker
 from turnpool import keys
 from turnpool.agent import Event, Turn
+from turnpool.errors import StoreAwayError
 from turnpool.events import Entry, data_of, delta
 from turnpool.states import Status
 from turnpool.store.store import Held, Store
@@ -151,7 +151,7 @@ class Away(Store):
     async def append(self, batches: Sequence[tuple[Held, Sequence[Entry]]]) -> list[bool | Exception]:
         """Write, or say that it is away."""
         if self.away:
-            raise RedisConnectionError("gone")
+            raise StoreAwayError("gone")
         return await super().append(batches)
 
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import cast
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import MakeTurn, events, take
 from turnpool.agent import ToolCall
+from turnpool.errors import StoreAwayError
 from turnpool.events import Entry, delta, restarted, tool
 from turnpool.settings import Settings
 from turnpool.store.store import Held, Store
@@ -49,7 +49,7 @@ class Notebook:
         if self.errors:
             raise self.errors.pop(0)
         return [
-            RedisConnectionError("gone") if held.turn_id in self.away else held.turn_id not in self.lost
+            StoreAwayError("gone") if held.turn_id in self.away else held.turn_id not in self.lost
             for held, _ in batches
         ]
 
@@ -197,7 +197,7 @@ async def test_the_longest_interval_shortens_no_setting(monkeypatch: pytest.Monk
 async def test_while_redis_is_away_nothing_is_lost_or_doubled() -> None:
     """The same events are tried again with the same base, what comes meanwhile follows in order."""
     store = Notebook()
-    store.errors = [RedisConnectionError("gone"), TimeoutError("slow"), RedisConnectionError("gone")]
+    store.errors = [StoreAwayError("gone"), StoreAwayError("slow"), StoreAwayError("gone")]
     async with running(store, 0.001) as writer:
         log = log_of(writer)
         log.text("a")
@@ -236,7 +236,7 @@ async def test_a_lost_answer_doubles_no_event(settings: Settings, new_turn: Make
             replies = await super().append(batches)
             if self.answers_lost:
                 self.answers_lost -= 1
-                raise RedisConnectionError("gone")
+                raise StoreAwayError("gone")
             return replies
 
     store = Forgetful.connect(settings)

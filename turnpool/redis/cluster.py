@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, RedisError
+from redis.exceptions import ClusterDownError, MovedError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from turnpool import keys
 from turnpool.logs import get_logger
-from turnpool.redis.connections import ANSWER_TIMEOUT, connect, is_away
+from turnpool.redis.connections import ANSWER_TIMEOUT, connect
+from turnpool.redis.errors import DRIVER_ERRORS, is_away
 from turnpool.redis.nodes import Node, Nodes, OneNode, answers
 from turnpool.redis.pipelined import Command
 from turnpool.redis.urls import Kind, RedisUrl
@@ -63,10 +64,10 @@ class Cluster(Nodes):
         self._look_after = 0.0
         self._pause = FIRST_PAUSE
         self._closed = False
-        self._asks: set[asyncio.Task[RedisError | OSError | None]] = set()
+        self._asks: set[asyncio.Task[Exception | None]] = set()
         self._late: dict[asyncio.Task[list[Any]], Node | None] = {}
 
-    async def execute(self, prefix: str, *command: Any) -> Any:
+    async def _execute(self, prefix: str, *command: Any) -> Any:
         """As described in Nodes."""
         for _ in range(MOST_MOVES):
             node = await self._owner(prefix)
@@ -74,16 +75,16 @@ class Cluster(Nodes):
                 return await node.execute(*command)
             except MovedError as error:  # it was not carried out
                 self._moved(prefix, error)
-            except (RedisError, OSError) as error:
+            except DRIVER_ERRORS as error:
                 self._failed(error)
                 raise
         raise ClusterDownError("the nodes do not agree on who has the slot")
 
-    async def many(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
+    async def _many(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
         """As described in Nodes."""
         if not commands:
             return []
-        await self.find()
+        await self._find()
         of_node: dict[Node | None, list[int]] = defaultdict(list)
         for index, (prefix, _) in enumerate(commands):
             of_node[self.node_of(prefix)].append(index)
@@ -113,15 +114,15 @@ class Cluster(Nodes):
             if node in self._late.values():
                 raise _late()
             return await node.many(commands)
-        except (RedisError, OSError) as error:
+        except DRIVER_ERRORS as error:
             self._failed(error)
             return [error] * len(commands)
 
     async def _again(self, moved: MovedError, prefix: str, command: Command) -> Any:
         self._moved(prefix, moved)
         try:
-            return await self.execute(prefix, *command)
-        except (RedisError, OSError) as error:
+            return await self._execute(prefix, *command)
+        except DRIVER_ERRORS as error:
             return error
 
     def node_of(self, prefix: str) -> Node | None:
@@ -129,7 +130,7 @@ class Cluster(Nodes):
         address = self._owners.get(prefix)
         return self._node(address) if address else None
 
-    async def find(self) -> None:
+    async def _find(self) -> None:
         """As described in Nodes."""
         if not self._owners:
             await asyncio.shield(self._look())
@@ -143,9 +144,9 @@ class Cluster(Nodes):
         """As described in Nodes."""
         self._watchers.append(changed)
 
-    async def ping(self) -> list[RedisError | OSError | None]:
+    async def ping(self) -> list[Exception | None]:
         """As described in Nodes."""
-        await self.find()
+        await self._find()
         asks = self._ask_all()
         if asks:
             await asyncio.wait(asks, timeout=PATIENCE)
@@ -158,7 +159,7 @@ class Cluster(Nodes):
 
     async def reachable(self) -> bool:
         """As described in Nodes."""
-        await self.find()
+        await self._find()
         asks = self._ask_all()
         while asks:
             done, asks = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
@@ -166,7 +167,7 @@ class Cluster(Nodes):
                 return True
         return False
 
-    def _ask_all(self) -> set[asyncio.Task[RedisError | OSError | None]]:
+    def _ask_all(self) -> set[asyncio.Task[Exception | None]]:
         """Ask every node whether it answers. Nobody need wait for all: one that hangs times out."""
         nodes = {self.node_of(prefix) for prefix in self.prefixes}
         asks = {asyncio.create_task(answers(node)) for node in nodes if node}
@@ -184,14 +185,14 @@ class Cluster(Nodes):
             await node.close()
 
     async def _owner(self, prefix: str) -> Node:
-        await self.find()
+        await self._find()
         node = self.node_of(prefix)
         if node is None:
             self.suspect()
             raise _uncovered()
         return node
 
-    def _failed(self, error: RedisError | OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         if is_away(error):
             self.suspect()
 
@@ -247,7 +248,7 @@ class Cluster(Nodes):
         for address in [address for address in self._nodes if address not in kept]:
             self._former.append((now() + FAREWELL, self._nodes.pop(address)))
         while self._former and self._former[0][0] < now():
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*DRIVER_ERRORS):
                 await self._former.pop(0)[1].close()
 
     def _give_up(self, address: Address) -> None:
@@ -266,7 +267,7 @@ class Cluster(Nodes):
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     reply = await self._node(address).execute("CLUSTER", "SLOTS")
-            except (RedisError, OSError) as error:
+            except DRIVER_ERRORS as error:
                 failed = error
             else:
                 return [

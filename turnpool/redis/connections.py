@@ -7,17 +7,10 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import (
+    ResponseError,
+)
 from redis.maint_notifications import MaintNotificationsConfig
 
 from turnpool.redis.urls import Kind, RedisUrl
@@ -30,22 +23,6 @@ CONNECTIONS = 16
 # Seconds. One Sentinel that hangs must not keep a process from asking the next.
 SENTINEL_TIMEOUT = 1.0
 PACKER = HiredisRespSerializer()
-
-# A missing right passes as well: an operator who takes it away by mistake gives it back.
-AWAY = (
-    RedisConnectionError, RedisTimeoutError, ReadOnlyError, ClusterDownError, AskError, TryAgainError,
-    OutOfMemoryError, NoPermissionError, OSError,
-)  # fmt: skip
-"""Errors that mean: Redis is away for now, or refuses."""
-# The same, of answers that redis-py has no class for.
-AWAY_ANSWERS = ("BUSY ", "MISCONF", "NOREPLICAS", "UNKILLABLE", "ACL failure in script")
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether Redis is away for now, as the error says: restarting, loading, failing over, full, refusing."""
-    return isinstance(error, AWAY) or (
-        isinstance(error, ResponseError) and str(error).startswith(AWAY_ANSWERS)
-    )
 
 
 def _mended(kind: type[Any]) -> type[Any]:

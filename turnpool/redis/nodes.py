@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from turnpool import keys
+from turnpool.redis.errors import DRIVER_ERRORS, translated, translating
 from turnpool.redis.pipelined import Command, Pipelined
 
 
@@ -53,24 +53,45 @@ class Nodes(ABC):
             return self.prefixes[0]
         return self.prefixes[zlib.crc32(name.encode()) % len(self.prefixes)]
 
-    @abstractmethod
     async def execute(self, prefix: str, *command: Any) -> Any:
-        """Execute a command where the partition is. It is not tried again if it may have been carried out."""
+        """Execute a command where the partition is. It is not tried again if it may have been carried out.
 
-    @abstractmethod
+        Raises StoreAwayError.
+        """
+        try:
+            return await self._execute(prefix, *command)
+        except DRIVER_ERRORS as error:
+            raise translated(error)  # noqa: B904 - it has its cause
+
     async def many(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
         """Execute commands, each with its partition's prefix, in one pipeline for each node.
 
         Gives each one's answer or error. For what may be carried out though it failed, and again.
         """
+        with translating():
+            replies = await self._many(commands)
+        return [translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def find(self) -> None:
+        """Find out where the partitions are, if that is not known. Raises StoreAwayError."""
+        with translating():
+            await self._find()
+
+    @abstractmethod
+    async def _execute(self, prefix: str, *command: Any) -> Any:
+        """As `execute`; raises what redis-py raises."""
+
+    @abstractmethod
+    async def _many(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
+        """As `many`, with redis-py's errors."""
+
+    @abstractmethod
+    async def _find(self) -> None:
+        """As `find`; raises what redis-py raises."""
 
     @abstractmethod
     def node_of(self, prefix: str) -> Node | None:
         """The node that a partition is on, None as long as that is not known."""
-
-    @abstractmethod
-    async def find(self) -> None:
-        """Find out where the partitions are, if that is not known. Raises what redis-py raises."""
 
     @abstractmethod
     def suspect(self) -> None:
@@ -81,7 +102,7 @@ class Nodes(ABC):
         """Call this whenever partitions may have moved."""
 
     @abstractmethod
-    async def ping(self) -> list[RedisError | OSError | None]:
+    async def ping(self) -> list[Exception | None]:
         """Ask every node whether it answers: for each None, or the error."""
 
     @abstractmethod
@@ -101,22 +122,22 @@ class OneNode(Nodes):
         self.database = database
         self.node = Node(redis)
 
-    async def execute(self, prefix: str, *command: Any) -> Any:  # noqa: ARG002 - there is one partition
+    async def _execute(self, prefix: str, *command: Any) -> Any:  # noqa: ARG002 - there is one partition
         """As described above."""
         return await self.node.execute(*command)
 
-    async def many(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
+    async def _many(self, commands: Sequence[tuple[str, Command]]) -> list[Any]:
         """As described above."""
         try:
             return await self.node.many(command for _, command in commands)
-        except (RedisError, OSError) as error:
+        except DRIVER_ERRORS as error:
             return [error] * len(commands)
 
     def node_of(self, prefix: str) -> Node:  # noqa: ARG002 - same
         """As described above."""
         return self.node
 
-    async def find(self) -> None:
+    async def _find(self) -> None:
         """It is known."""
 
     def suspect(self) -> None:
@@ -125,7 +146,7 @@ class OneNode(Nodes):
     def watch(self, changed: Callable[[], None]) -> None:
         """Nothing moves."""
 
-    async def ping(self) -> list[RedisError | OSError | None]:
+    async def ping(self) -> list[Exception | None]:
         """As described above."""
         return [await answers(self.node)]
 
@@ -138,10 +159,10 @@ class OneNode(Nodes):
         await self.node.close()
 
 
-async def answers(node: Node) -> RedisError | OSError | None:
+async def answers(node: Node) -> Exception | None:
     """Ask a node whether it answers: None, or the error."""
     try:
         await node.execute("PING")
-    except (RedisError, OSError) as error:
+    except DRIVER_ERRORS as error:
         return error
     return None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from turnpool.redis.connections import is_away
+from turnpool.errors import StoreAwayError
 from turnpool.redis.nodes import Nodes
 from turnpool.store import scripts
 
@@ -20,7 +20,9 @@ async def append(nodes: Nodes, writes: Sequence[Write]) -> list[Any]:
     replies = await _append(nodes, writes, MOST_TURNS)
     # What is wrong with one turn fails its whole call, so each of these is tried by itself.
     failed = [
-        place for place, reply in enumerate(replies) if isinstance(reply, Exception) and not is_away(reply)
+        place
+        for place, reply in enumerate(replies)
+        if isinstance(reply, Exception) and not isinstance(reply, StoreAwayError)
     ]
     if failed:
         again = await _append(nodes, [writes[place] for place in failed], 1)

@@ -4,9 +4,8 @@ import asyncio
 import random
 from collections import defaultdict
 
-from redis.exceptions import RedisError
-
 from turnpool import keys
+from turnpool.errors import StoreAwayError
 from turnpool.redis.nodes import Nodes
 
 # Seconds a count may be old: a limit on a queue is as exact as this, and costs a round trip as often.
@@ -39,7 +38,7 @@ class Backlog:
         prefixes = self._nodes.prefixes
         try:
             replies = await self._nodes.many([(p, ("ZCARD", keys.queued(p, queue))) for p in prefixes])
-        except (RedisError, OSError):
+        except StoreAwayError:
             replies = []
         # What does not answer counts as it did before.
         counts = self._counts[queue]

@@ -9,12 +9,12 @@ import asyncio
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from redis.exceptions import ClusterDownError, ResponseError
+from redis.exceptions import ResponseError
 
 from turnpool import keys
-from turnpool.errors import NotDurableError, SettingsError
+from turnpool.errors import NotDurableError, SettingsError, StoreAwayError
 from turnpool.logs import get_logger
-from turnpool.redis.connections import is_away
+from turnpool.redis.errors import is_away, translated
 from turnpool.redis.nodes import Node, Nodes
 from turnpool.settings import Durability, Settings
 
@@ -54,11 +54,11 @@ class Confirmer:
         self._rounds: dict[Node, asyncio.Task[None]] = {}
 
     async def confirm(self, prefix: str, *read: str) -> Any:
-        """What the command reads, once it is safe. Raises NotDurableError, and what redis-py raises."""
+        """What the command reads, once it is safe. Raises NotDurableError, StoreAwayError."""
         await self._nodes.find()
         node = self._nodes.node_of(prefix)
         if node is None:
-            raise ClusterDownError("no node has the partition")
+            raise StoreAwayError("no node has the partition")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[node].append(Waiter(prefix, read, answer))
         if node not in self._rounds:
@@ -87,7 +87,7 @@ class Confirmer:
             if answer.done():
                 continue  # its caller was cancelled
             if failed or isinstance(reply, Exception):
-                answer.set_exception(failed or reply)
+                answer.set_exception(translated(failed or reply))
             else:
                 answer.set_result(reply)
 

@@ -12,13 +12,13 @@ import sys
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from turnpool import keys
-from turnpool.errors import SettingsError
+from turnpool.errors import SettingsError, StoreAwayError
 from turnpool.logs import get_logger
 from turnpool.redis.cluster import open_nodes
-from turnpool.redis.connections import connect, is_away
+from turnpool.redis.connections import connect
+from turnpool.redis.errors import DRIVER_ERRORS, is_away
 from turnpool.redis.nodes import Nodes
 from turnpool.settings import Settings
 
@@ -44,7 +44,7 @@ class Membership:
         """Join the pool if Redis answers. Raises SettingsError if the process does not belong to it."""
         try:
             await self._join()
-        except (RedisError, OSError) as error:
+        except (StoreAwayError, *DRIVER_ERRORS) as error:
             log.warning("pool_not_joined", error=str(error))
 
     async def stay(self) -> None:
@@ -59,7 +59,7 @@ class Membership:
             except SettingsError as error:
                 print(f"turnpool: {error.message}", file=sys.stderr, flush=True)  # noqa: T201 - as at the start
                 os._exit(2)
-            except (RedisError, OSError) as error:
+            except (StoreAwayError, *DRIVER_ERRORS) as error:
                 if not is_away(error):
                     log.exception("pool_not_joined")
                 pause = AWAY_PAUSE

@@ -1,7 +1,7 @@
 """The store: one method per script in `lua/`, and the plain reads in `queries.py`.
 
-Every method raises what redis-py raises when Redis is away (`turnpool.redis.connections.is_away`).
-On a cluster, what is done in all partitions is done in those that answer, and raises if none does.
+Every method raises StoreAwayError while Redis is away. On a cluster, what is done in all partitions is done
+in those that answer, and raises if none does.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 import orjson
-from redis.exceptions import RedisError
 
 from turnpool import keys
 from turnpool.errors import (
@@ -24,6 +23,7 @@ from turnpool.errors import (
     SessionExistsError,
     SessionFullError,
     SessionNotFoundError,
+    StoreAwayError,
     TurnNotFoundError,
 )
 from turnpool.events import Entry
@@ -31,7 +31,7 @@ from turnpool.ids import scoped, unscoped
 from turnpool.logs import get_logger
 from turnpool.models import Claim, NewTurn, Outcome, Reaped, Submitted, TurnRecord, WorkerInfo
 from turnpool.redis.cluster import open_nodes
-from turnpool.redis.connections import CONNECTIONS, is_away
+from turnpool.redis.connections import CONNECTIONS
 from turnpool.redis.nodes import Nodes
 from turnpool.settings import Durability, Settings
 from turnpool.store import scripts
@@ -187,10 +187,8 @@ class Store(Reads):
             try:
                 reply = await self._run("claim", prefix, queue, worker_id, name, again, *arguments)
                 break
-            except (RedisError, OSError) as error:
-                if not is_away(error):
-                    raise
-                log.warning("claim_unheard", queue=queue, error=str(error))
+            except StoreAwayError as error:
+                log.warning("claim_unheard", queue=queue, error=error.reason)
                 again = 1
                 await asyncio.sleep(CLAIM_PAUSE)
         fields, messages, steps, woken = reply
@@ -388,7 +386,7 @@ def _answered(replies: list[Any]) -> list[Any]:
     """The answers. Raises the first error if there are none, or one that is more than a node being away."""
     errors = [reply for reply in replies if isinstance(reply, Exception)]
     for error in errors:
-        if len(errors) == len(replies) or not is_away(error):
+        if len(errors) == len(replies) or not isinstance(error, StoreAwayError):
             raise error
     if errors:
         log.warning("partitions_away", partitions=len(errors), error=str(errors[0]))

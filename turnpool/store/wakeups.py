@@ -18,10 +18,10 @@ from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from turnpool import keys
 from turnpool.logs import get_logger
+from turnpool.redis.errors import DRIVER_ERRORS, translating
 from turnpool.store.store import Store
 
 TASK_NAME = "turnpool.wake_up"
@@ -57,13 +57,18 @@ class WakeUps:
             self._sending = asyncio.create_task(self._send(), name="wakeups")
 
     async def top_up(self, store: Store, queue: str) -> int:
-        """Publish the wake-ups that a queue misses, or take away those too many; gives how many it missed."""
+        """Publish the wake-ups that a queue misses, or take away those too many; gives how many it missed.
+
+        Raises StoreAwayError.
+        """
         name = keys.wakeups(self._namespace, queue)
-        listed = int(await self._broker.llen(name))
+        with translating():
+            listed = int(await self._broker.llen(name))
         missing = await store.top_up(queue, listed, int(TOP_UP_SECONDS * 1000))
         self.publish([queue] * missing)
         if missing < 0:
-            await self._broker.rpop(name, -missing)
+            with translating():
+                await self._broker.rpop(name, -missing)
         return max(missing, 0)
 
     async def close(self) -> None:
@@ -86,7 +91,7 @@ class WakeUps:
         name = keys.wakeups(self._namespace, queue)
         try:
             await self._broker.lpush(name, *(message(name) for _ in range(count)))
-        except (RedisError, OSError) as error:
+        except DRIVER_ERRORS as error:
             log.warning("wakeups_not_sent", queue=queue, count=count, error=str(error))
 
 

@@ -11,12 +11,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
-
+from turnpool.errors import StoreAwayError
 from turnpool.logs import get_logger
 from turnpool.metrics import TOPPED_UP, count_failures
 from turnpool.models import WorkerInfo
-from turnpool.redis.connections import connect, is_away
+from turnpool.redis.connections import connect
 from turnpool.settings import Settings
 from turnpool.store.store import Store
 from turnpool.store.wakeups import TOP_UP_SECONDS, WakeUps
@@ -164,8 +163,7 @@ async def _every(seconds: float, duty: Callable[[], Awaitable[None]], ending: as
 async def _once(duty: Callable[[], Awaitable[None]]) -> None:
     try:
         await duty()
-    except Exception as error:
-        if isinstance(error, (RedisError, OSError)) and is_away(error):
-            log.warning("redis_away", error=str(error))
-        else:
-            log.exception("keeper_failed")
+    except StoreAwayError as error:
+        log.warning("redis_away", error=error.reason)
+    except Exception:
+        log.exception("keeper_failed")

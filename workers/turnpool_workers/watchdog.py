@@ -13,9 +13,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from redis.exceptions import RedisError
-
 from turnpool.agent import Turn
+from turnpool.errors import StoreAwayError
 from turnpool.logs import get_logger
 from turnpool.store.store import Held, Store
 from turnpool.store.wakeups import WakeUps
@@ -93,7 +92,7 @@ class Watchdog:
         try:
             async with asyncio.timeout(HAND_BACK_SECONDS):
                 await asyncio.gather(*(self._hand_back(runner, store, wakeups) for runner in others))
-        except (RedisError, OSError) as error:
+        except (StoreAwayError, TimeoutError) as error:
             log.warning("redis_away", error=str(error))
 
     async def _hand_back(self, runner: Runner, store: Store, wakeups: WakeUps) -> None:

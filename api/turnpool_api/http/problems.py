@@ -6,12 +6,10 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
-from turnpool.errors import TurnpoolError
+from turnpool.errors import StoreAwayError, TurnpoolError
 from turnpool.logs import get_logger
-from turnpool.redis.connections import is_away
 from turnpool_api.http.errors import InputTooLargeError, UnauthorizedError, UnsupportedEncodingError
 from turnpool_api.http.retry_after import shortly
 
@@ -83,8 +81,6 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TurnpoolError, _turnpool)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    for away in (RedisError, OSError):
-        app.add_exception_handler(away, _redis)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -104,10 +100,12 @@ async def _turnpool(request: Request, error: Exception) -> Response:
 def answer_to_error(request: Request, error: TurnpoolError) -> Response:
     """The problem document of an error of ours."""
     more = {"turn_id": error.turn_id} if hasattr(error, "turn_id") else {}
+    if isinstance(error, StoreAwayError):
+        log.warning("redis_away", error=error.reason)
     status = STATUS.get(error.code, 500)
     if status in TRY_AGAIN:
         more["retry_after"] = request.app.state.context.retry_after.seconds(error)
-    answer = problem(request, status, error.code, error.message, **more)
+    answer = problem(request, status, error.code, error.public, **more)
     if location := getattr(error, "location", None):
         answer.headers["Location"] = location
     return answer
@@ -149,13 +147,6 @@ async def _http(request: Request, error: Exception) -> Response:
     answer = problem(request, error.status_code, code, detail)
     answer.headers.update(error.headers or {})
     return answer
-
-
-async def _redis(request: Request, error: Exception) -> Response:
-    if not is_away(error):
-        return await _unexpected(request, error)
-    log.warning("redis_away", error=str(error))
-    return problem(request, 503, "redis_away", "The store does not answer; try again soon.")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

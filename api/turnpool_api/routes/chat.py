@@ -1,9 +1,8 @@
 """The simplest way in: one call, one answer."""
 
 from fastapi import APIRouter, Request
-from redis.exceptions import RedisError
 
-from turnpool.redis.connections import is_away
+from turnpool.errors import StoreAwayError
 from turnpool.states import Status
 from turnpool_api.context import CurrentContext, Tenant
 from turnpool_api.http.errors import TurnCancelledError, TurnFailedError, TurnUnfinishedError
@@ -35,9 +34,7 @@ async def chat(
         )
         try:
             turn = await wait_for_end(context, request, subscription, submitted.turn_id, tenant, longest)
-        except (RedisError, OSError) as error:
-            if not is_away(error):
-                raise
+        except StoreAwayError as error:
             # The turn is accepted: a caller that is not told its id could only post it again.
             raise TurnUnfinishedError(submitted.turn_id) from error
     if turn.status is Status.CANCELLED:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from redis.exceptions import RedisError
 
+from turnpool.errors import StoreAwayError
 from turnpool.exposition import PoolMetrics
 from turnpool.exposure import is_loopback_address
 from turnpool.models import QueueState
@@ -74,7 +74,7 @@ async def _reaches_redis(context: Context) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             return await context.store.reachable()
-    except (RedisError, OSError):
+    except (StoreAwayError, TimeoutError):
         return False
 
 
@@ -84,7 +84,7 @@ async def metrics(context: CurrentContext) -> Response:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             show_pool(await _queues(context), await context.store.workers(), context.settings)
-    except (RedisError, OSError):
+    except (StoreAwayError, TimeoutError):
         show_pool([], [], context.settings)
     return Response(generate_latest(PoolMetrics(context.settings.namespace)), media_type=CONTENT_TYPE_LATEST)
 

@@ -7,12 +7,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
-from redis.exceptions import RedisError
-
-from turnpool.errors import SessionNotFoundError, TurnNotFoundError, TurnpoolError
+from turnpool.errors import SessionNotFoundError, StoreAwayError, TurnNotFoundError, TurnpoolError
 from turnpool.events import is_terminal, seq_of, with_id
 from turnpool.ids import number_of
-from turnpool.redis.connections import is_away
 from turnpool.store.store import Store
 from turnpool_api import metrics
 from turnpool_api.streams.budget import LEAST_SHARE
@@ -79,8 +76,8 @@ async def turn_stream(
                     yield _joined(frames)
             except ClosingError:
                 break
-            except (RedisError, OSError) as error:
-                await _pause(error, subscription)
+            except StoreAwayError:
+                await _pause(subscription)
             if silence.is_due():
                 yield PING
         if not place.ended:
@@ -106,6 +103,8 @@ async def _logged(
     try:
         await read(store.check_log, turn_id, tenant)
         turn = await read(store.progress, turn_id, tenant)
+    except StoreAwayError:
+        raise
     except TurnpoolError:
         place.over = True
         return
@@ -180,8 +179,8 @@ async def session_stream(
                 return
             except ClosingError:
                 break
-            except (RedisError, OSError) as error:
-                await _pause(error, subscription)
+            except StoreAwayError:
+                await _pause(subscription)
             if silence.is_due():
                 yield PING
         yield RETRY
@@ -281,9 +280,7 @@ def _is_past(time: float) -> bool:
     return asyncio.get_running_loop().time() >= time
 
 
-async def _pause(error: Exception, subscription: Subscription) -> None:
-    """Wait before Redis is asked again. Raises the error if it means more than that Redis is away."""
-    if not is_away(error):
-        raise error
+async def _pause(subscription: Subscription) -> None:
+    """Wait before Redis is asked again."""
     with contextlib.suppress(ClosingError):
         await subscription.unless_closed(asyncio.sleep, AWAY_PAUSE)

@@ -8,11 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from turnpool import keys
+from turnpool.errors import StoreAwayError
 from turnpool.logs import get_logger
-from turnpool.redis.connections import is_away
+from turnpool.redis.errors import is_away
 from turnpool.redis.nodes import Node, Nodes
 from turnpool_api import metrics
 from turnpool_api.streams.subscription import Subscription
@@ -215,7 +214,7 @@ async def _send(connection: Any, names: list[str], *, subscribe: bool) -> None:
 
 def tell_away(error: Exception) -> None:
     """Log what a connection broke of."""
-    if isinstance(error, (RedisError, OSError)) and is_away(error):
+    if isinstance(error, StoreAwayError) or is_away(error):
         log.warning("redis_away", error=str(error))
     else:
         log.error("relay_failed", exc_info=error)

@@ -134,7 +134,7 @@ async def test_a_claim_whose_answer_is_lost_is_made_again(
         await store.submit(new_turn(session))
     await take(store)
     await lose(store, await say(store, await take(store), "one "))
-    execute, calls = store.nodes.execute, 0
+    execute, calls = store.nodes._execute, 0
 
     async def lossy(prefix: str, *command: Any) -> Any:
         nonlocal calls
@@ -145,7 +145,7 @@ async def test_a_claim_whose_answer_is_lost_is_made_again(
             raise RedisConnectionError("the answer was lost")
         return reply
 
-    monkeypatch.setattr(store.nodes, "execute", lossy)
+    monkeypatch.setattr(store.nodes, "_execute", lossy)
     claim, _ = await store.claim("turns", "w1", ["simulated"])
     assert claim is not None
     assert calls == 2

@@ -7,8 +7,6 @@ from enum import StrEnum
 from typing import TypeVar
 from weakref import ref
 
-from redis.exceptions import RedisError
-
 from turnpool.agent import (
     Agent,
     Event,
@@ -28,13 +26,13 @@ from turnpool.errors import (
     EventsLostError,
     LeaseLostError,
     NotDurableError,
+    StoreAwayError,
     TransientProviderError,
 )
 from turnpool.events import Entry, members, restarted
 from turnpool.logs import get_logger
 from turnpool.metrics import labelled
 from turnpool.models import Claim, Outcome
-from turnpool.redis.connections import is_away
 from turnpool.states import Status
 from turnpool.store.store import Held, Store
 from turnpool_workers import metrics
@@ -365,10 +363,8 @@ class Runner:
         while True:
             try:
                 return await call()
-            except (RedisError, OSError) as error:
-                if not is_away(error):
-                    raise
-                log.warning("redis_away", turn=self.record.id, error=str(error))
+            except StoreAwayError as error:
+                log.warning("redis_away", turn=self.record.id, error=error.reason)
                 await asyncio.sleep(AWAY_PAUSE)
 
 

@@ -9,10 +9,9 @@ import asyncio
 import math
 import time
 
-from turnpool.errors import EventsLostError
+from turnpool.errors import EventsLostError, StoreAwayError
 from turnpool.events import Entry
 from turnpool.logs import get_logger
-from turnpool.redis.connections import is_away
 from turnpool.store.store import Held, Store
 from turnpool_workers.attempt.log import TurnLog
 
@@ -101,7 +100,7 @@ class Writer:
             for turn, (_, entries), reply in zip(part, batches, replies, strict=True):
                 if isinstance(reply, EventsLostError):
                     turn.rewind(reply.seq, entries)
-                elif isinstance(reply, Exception) and is_away(reply):
+                elif isinstance(reply, StoreAwayError):
                     away = True
                     turn.put_back(entries)
                 else:
@@ -118,8 +117,8 @@ class Writer:
         for error in errors.values():
             if isinstance(error, EventsLostError):
                 continue  # told by the turn
-            if is_away(error):
-                log.warning("redis_away", turns=len(batches), error=str(error))
+            if isinstance(error, StoreAwayError):
+                log.warning("redis_away", turns=len(batches), error=error.reason)
             else:
                 # These turns are taken up again by a later attempt; the others go on.
                 log.error("events_refused", turns=len(batches), exc_info=error)
