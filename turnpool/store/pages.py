@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from turnpool.agent import Message
-from turnpool.errors import SessionNotFoundError
+from turnpool.errors import SessionNotFoundError, StoreAwayError
 from turnpool.ids import scoped, session_of
 from turnpool.models import BODIES, TurnRecord
 from turnpool.redis.connections import ANSWER_TIMEOUT
@@ -151,9 +151,12 @@ class Pages:
 
 @contextlib.asynccontextmanager
 async def _slot(slots: asyncio.Semaphore) -> AsyncIterator[None]:
-    """One of some places, for as long as it is entered. Raises TimeoutError if none is free for too long."""
-    async with asyncio.timeout(SLOT_SECONDS if slots.locked() else None):
-        await slots.acquire()
+    """One of some places, for as long as it is entered. Raises StoreAwayError if none is free for too long."""
+    try:
+        async with asyncio.timeout(SLOT_SECONDS if slots.locked() else None):
+            await slots.acquire()
+    except TimeoutError:
+        raise StoreAwayError("it answers no reader of large pages") from None
     try:
         yield
     finally:
