@@ -151,7 +151,7 @@ class Pages:
 
 @contextlib.asynccontextmanager
 async def _slot(slots: asyncio.Semaphore) -> AsyncIterator[None]:
-    """One of some places, for as long as it is entered. Raises StoreAwayError if none is free for too long."""
+    """One of some places, for as long as it is entered. Raises StoreAwayError if none gets free in time."""
     try:
         async with asyncio.timeout(SLOT_SECONDS if slots.locked() else None):
             await slots.acquire()
