@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from starlette.types import Message
 
-from api.sse import FrameResponse
+from turnpool_api.streams.response import FrameResponse
 
 pytestmark = pytest.mark.anyio
 
