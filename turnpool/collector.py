@@ -8,7 +8,7 @@ import gc
 THRESHOLD = 200_000
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collector() -> None:
     """Leave out of every collection what is loaded at the start, and collect more seldom.
 
     To be called once all is imported. A full collection then takes as long as there are turns, not

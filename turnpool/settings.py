@@ -354,12 +354,12 @@ def load_settings() -> Settings:
 
 def load(kind: type[T]) -> T:
     """Settings of this kind; a wrong value ends the process with one line and status 2."""
-    with told():
+    with exit_on_settings_error():
         return _read(kind)
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def exit_on_settings_error() -> Iterator[None]:
     """A SettingsError ends the process with one line and status 2."""
     try:
         yield

@@ -12,11 +12,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from turnpool import tracing
-from turnpool.collector import spare_the_collector
+from turnpool.collector import tune_garbage_collector
 from turnpool.exposure import check_exposure
 from turnpool.logs import configure, get_logger
 from turnpool.redis.access import Role
-from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
+from turnpool.settings import Settings, exit_on_settings_error, load_settings, warn_of_unknown_settings
 from turnpool.store.membership import Membership
 from turnpool.store.startup import check
 from turnpool_api.app import create_app, finish_waits, stop_streams
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         self._watch = asyncio.create_task(self._connections.watch(), name="connections")
         self.servers = [cast("asyncio.Server", Listener(self._protocol, sockets, self._connections))]
         host, port = sockets[0].getsockname()[:2]
-        log.info("api_listens", host=host, port=port)
+        log.info("api_started", host=host, port=port)
 
     def _protocol(self, slot: Slot) -> asyncio.Protocol:
         return Protocol(self.config, self.server_state, self.lifespan.state, self._connections, slot)
@@ -86,16 +86,16 @@ def serve() -> None:
     settings = load_settings()
     configure(settings.log_level, "api")
     if settings.tracing:
-        with told():
+        with exit_on_settings_error():
             tracing.setup("turnpool-api")
     warn_of_unknown_settings()
-    with told():
+    with exit_on_settings_error():
         check_exposure(settings, settings.host)
         asyncio.run(check(settings, Role.API))
         asyncio.run(Membership(settings).enter())
         sockets = listen(settings.host, settings.port, BACKLOG)
     server = Server(_config(settings))
-    spare_the_collector()
+    tune_garbage_collector()
     server.run(sockets)
     sys.exit(0 if server.started else 1)
 

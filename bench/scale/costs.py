@@ -14,7 +14,7 @@ from typing import Any
 from bench.speed.loads import LOADS, PARAMS
 from bench.speed.report import FEWEST_FOR_MEMORY, Runs
 from bench.speed.submits import SUBMITS
-from turnpool_workers.attempt.writer import LONGEST_INTERVAL
+from turnpool_workers.attempt.writer import MAX_INTERVAL
 
 SERVERS = {"turnpool 1+1": 1, "turnpool 2+2": 2}
 """Processes of each kind."""
@@ -232,5 +232,5 @@ def _intervals(runs: Sequence[Run]) -> list[tuple[float, float]]:
     gaps: dict[float, list[float]] = {}
     for run in runs:
         if "at once" in run.load and _itl(run.load) == PARAMS["itl_ms"] / 1000:
-            gaps.setdefault(run.at_once, []).append(min(run.gap, LONGEST_INTERVAL))
+            gaps.setdefault(run.at_once, []).append(min(run.gap, MAX_INTERVAL))
     return [(turns, statistics.mean(gaps[turns])) for turns in sorted(gaps)]

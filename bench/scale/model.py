@@ -21,18 +21,18 @@ from turnpool.settings import Settings
 from turnpool.store.backlog import COUNT_SECONDS
 from turnpool.store.wakeups import TOP_UP_SECONDS
 from turnpool_workers import keeper
-from turnpool_workers.attempt.writer import FLUSH_SHARE, LONGEST_INTERVAL
+from turnpool_workers.attempt.writer import FLUSH_SHARE, MAX_INTERVAL
 
 # Shares of a core: a process above this is late, a server above that has no room for a failover or a burst.
 POD_BUSY, STORE_BUSY = 0.6, 0.5
 # Turns of a worker: the default of TURNPOOL_CONCURRENCY.
-MOST_SLOTS = 200
+MAX_SLOTS = 200
 # The chart's targetUtilization: what KEDA keeps a worker's slots filled to.
 FILLED = 0.8
 # Bytes of data of a shard: half of a machine of 64 GB; rewrites of the AOF and fragmentation take the rest.
 SHARD_BYTES = 32e9
 # Pods of a Kubernetes cluster; https://kubernetes.io/docs/setup/best-practices/cluster-large/
-MOST_PODS = 150_000
+MAX_PODS = 150_000
 # Connections to the broker of a worker (Celery's and the keeper's) and of an API: as CLIENT LIST told.
 BROKER_WORKER, BROKER_API = 6, 2
 # Seconds between two looks of an API (turnpool_api/upkeep.py), and its rounds in one: expire, ready.
@@ -49,7 +49,7 @@ def _default(setting: str) -> float:
 # Seconds that a turn and its session can be read: their settings' defaults.
 LOG_TTL, SESSION_TTL = _default("log_ttl"), _default("session_ttl")
 # Clients of a server by default (`maxclients`).
-MOST_CLIENTS = 10_000
+MAX_CLIENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ class Model:
         limits = {
             STORE_CPU: sum(store.values()) / (CLUSTER_PARTITIONS * STORE_BUSY),
             STORE_MEMORY: (logs + records) / (CLUSTER_PARTITIONS * SHARD_BYTES),
-            "connections to each shard": connections / MOST_CLIENTS,
+            "connections to each shard": connections / MAX_CLIENTS,
             "CPU of the broker": broker / STORE_BUSY,
-            "connections to the broker": (workers * BROKER_WORKER + apis * BROKER_API) / MOST_CLIENTS,
-            "pods": (keda + apis) / MOST_PODS,
+            "connections to the broker": (workers * BROKER_WORKER + apis * BROKER_API) / MAX_CLIENTS,
+            "pods": (keda + apis) / MAX_PODS,
         }
         return Plan(
             slots,
@@ -218,7 +218,7 @@ class Model:
     def interval(self, slots: float, shards: int) -> float:
         """Seconds between two events of a turn: as measured, or what a flush to so many shards asks for."""
         flush = FLUSH_SHARE * self._round(self.fixed.client, "call", shards)
-        return max(self.costs.interval(slots), min(flush, LONGEST_INTERVAL), self.options.flush)
+        return max(self.costs.interval(slots), min(flush, MAX_INTERVAL), self.options.flush)
 
     def worker_busy(self, traffic: Traffic, slots: int, shards: int) -> float:
         """Share of a core of a worker that runs so many turns."""
@@ -233,7 +233,7 @@ class Model:
 
     def _slots(self, traffic: Traffic, shards: int) -> int:
         """The most turns with which a worker is not too busy; one if it is with any."""
-        slots = range(MOST_SLOTS, 0, -1)
+        slots = range(MAX_SLOTS, 0, -1)
         return next((n for n in slots if self.worker_busy(traffic, n, shards) <= POD_BUSY), 1)
 
     def _apis(self, traffic: Traffic, events: float, interval: float, shards: int) -> int:

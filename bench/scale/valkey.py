@@ -38,7 +38,7 @@ SIZES, PIPELINES, ROUNDS = (1, 16), 10, 15
 # server is asked by many.
 AT_ONCE = 16
 # Seconds for a wake-up to come.
-PATIENCE = 10
+NODE_ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ async def _wake_up(redis: Any) -> float:
     wake_up = message(DEFAULT_QUEUE)
 
     async def wake() -> None:
-        waits = (redis.brpop(DEFAULT_QUEUE, PATIENCE) for _ in range(AT_ONCE))
+        waits = (redis.brpop(DEFAULT_QUEUE, NODE_ANSWER_SECONDS) for _ in range(AT_ONCE))
         await asyncio.gather(*waits, *(redis.lpush(DEFAULT_QUEUE, wake_up) for _ in range(AT_ONCE)))
 
     _, server = await _median(redis, PIPELINES, wake)

@@ -16,7 +16,7 @@ PARAMS: Params = {"tokens": 100, "ttft_ms": 20, "itl_ms": 20}
 # Medians and spreads (sigma of the logarithm) of a conversation's shape: tokens of an answer, seconds
 # between its end and the next question, turns. People read some 4 words a second and then type.
 ANSWER, THINKING, TURNS = (150, 0.8), (5.0, 1.0), (4, 0.6)
-LONGEST_ANSWER = 1500
+MAX_ANSWER = 1500
 
 
 async def idle(server: Server, name: str, turns: int = 40) -> list[Stream]:
@@ -96,7 +96,7 @@ async def conversations(server: Server, name: str, sessions: int = 150, seconds:
 def shape(rng: random.Random) -> list[tuple[int, float]]:
     """A conversation: for each turn the tokens of its answer, and the seconds until the next."""
     return [
-        (min(max(round(_log_normal(rng, *ANSWER)), 1), LONGEST_ANSWER), _log_normal(rng, *THINKING))
+        (min(max(round(_log_normal(rng, *ANSWER)), 1), MAX_ANSWER), _log_normal(rng, *THINKING))
         for _ in range(max(round(_log_normal(rng, *TURNS)), 1))
     ]
 

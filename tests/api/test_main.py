@@ -17,7 +17,7 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @SIGNALS
 def test_a_signal_before_it_serves_ends_it(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """A process that is told to stop while it starts does not go on as if nothing had been said."""
-    for name in ("configure", "spare_the_collector", "listen"):
+    for name in ("configure", "tune_garbage_collector", "listen"):
         monkeypatch.setattr(server, name, lambda *_: None)
     monkeypatch.setattr(Server, "run", lambda *_: signal.raise_signal(number))
     monkeypatch.setattr("os._exit", sys.exit)

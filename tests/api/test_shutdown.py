@@ -38,7 +38,7 @@ async def process(settings: Settings, **env: str) -> AsyncIterator[tuple[Process
     assert running.stdout is not None
     try:
         async with asyncio.timeout(20):
-            while b'"api_listens"' not in (line := await running.stdout.readline()):
+            while b'"api_started"' not in (line := await running.stdout.readline()):
                 assert line, "the process ended before it served"
         yield running, json.loads(line)["port"]
     finally:

@@ -14,7 +14,7 @@ def test_many_waits_end_in_time() -> None:
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        subscription = Subscription(lambda _: None, in_force=False)
+        subscription = Subscription(lambda _: None, is_confirmed=False)
         for before, seconds in ((0.0004, 0.0004), (0.0004, 0.05), (60, 0.02), (0.0004, 0), (60, 0)):
             loop.call_soon(subscription.push, 1, b"a")
             assert await subscription.take(loop.time() + before) == [(1, b"a")]
@@ -28,7 +28,7 @@ def test_many_waits_end_in_time() -> None:
 
 async def waiting(budget: Budget, size: int) -> Subscription:
     """A stream for which an event of this size waits."""
-    subscription = Subscription(lambda _: None, budget, in_force=True)
+    subscription = Subscription(lambda _: None, budget, is_confirmed=True)
     subscription.push(1, b"x" * size)
     return subscription
 
@@ -83,7 +83,7 @@ async def test_what_is_taken_counts_until_more_is_wanted() -> None:
 async def test_those_who_read_their_logs_at_once_share_the_budget() -> None:
     """Each page is reserved before it is read, so that a thousand at once are no more than what is there."""
     budget = Budget(4_000_000)
-    streams = [Subscription(lambda _: None, budget, in_force=True) for _ in range(1000)]
+    streams = [Subscription(lambda _: None, budget, is_confirmed=True) for _ in range(1000)]
     shares = [subscription.reserve() for subscription in streams]
     assert shares[0] == min(MAX_SHARE, 4_000_000 // PART)
     assert shares[-1] == LEAST_SHARE

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 # Details kept of each thing that must not be; the count goes on.
-MOST_DETAILS = 5
+MAX_DETAILS = 5
 # Seconds from an event to its client, faults aside.
 LATE = 8.0
 
@@ -45,7 +45,7 @@ class Book:
         """A promise was broken."""
         self.broken[what] += 1
         details = self.details.setdefault(what, [])
-        if len(details) < MOST_DETAILS:
+        if len(details) < MAX_DETAILS:
             details.append(f"{time.strftime('%H:%M:%S')} {detail}")
 
     def expect(self, condition: object, what: str, detail: str) -> None:

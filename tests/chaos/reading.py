@@ -10,7 +10,7 @@ from tests.chaos.book import Book
 ENDS = {"turn.completed": "completed", "turn.failed": "failed", "turn.cancelled": "cancelled"}
 DELTA = "turn.output_text.delta"
 # More than any turn has.
-MOST_TOKENS = 1000
+MAX_TOKENS = 1000
 
 
 class Mark(NamedTuple):
@@ -37,7 +37,7 @@ class Reading:
         self.status = ""
         self.end: dict[str, Any] = {}
         self.marks: list[Mark] = []
-        self._whole = words(tokens or MOST_TOKENS)
+        self._whole = words(tokens or MAX_TOKENS)
         self._known = tokens is not None
         self._book = book
         self._attempt = 0

@@ -10,7 +10,7 @@ from tests.chaos.pool import KILLED, STOPPED, TOLD_IN_HASTE
 from tests.chaos.reading import Mark, Reading
 
 # Seconds that a turn which is ready waits at most: at times half of the pool restarts.
-LONGEST_WAIT = 10.0
+MAX_WAIT = 10.0
 # Seconds that a worker can stand still without a loss: a lease less the time since its renewal.
 PAUSE = 2.0
 # What may have befallen the worker of a turn that is restarted, by the reason that is told.
@@ -19,7 +19,7 @@ CAUSES = {"worker_lost": {KILLED, STOPPED, TOLD_IN_HASTE}, "drained": {TOLD_IN_H
 
 def measure(readings: Mapping[str, Reading], book: Book) -> None:
     """Note takeover times, restarts by reason, late events, and what no fault explains."""
-    _late(book)
+    _node_timed_out(book)
     _waits(readings, book)
     kills = [interval for interval in book.intervals if interval.kind == KILLED]
     for reading in readings.values():
@@ -33,7 +33,7 @@ def measure(readings: Mapping[str, Reading], book: Book) -> None:
         _explained(reading, book)
 
 
-def _late(book: Book) -> None:
+def _node_timed_out(book: Book) -> None:
     """An event comes soon after the last fault that held it up."""
     for event in book.late:
         seconds = held_up(event.due, event.came, book)
@@ -51,7 +51,7 @@ def _waits(readings: Mapping[str, Reading], book: Book) -> None:
             due = max(marks[0].at, ended.get(session, 0.0))
             seconds = held_up(due, starts[0], book)
             book.figure("seconds from ready to started, faults aside", seconds)
-            book.expect(seconds < LONGEST_WAIT, "turn that nobody took", f"{turn_id}: {seconds:.1f} s")
+            book.expect(seconds < MAX_WAIT, "turn that nobody took", f"{turn_id}: {seconds:.1f} s")
         ended[session] = max(ended.get(session, 0.0), marks[-1].at)
 
 

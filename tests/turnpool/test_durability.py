@@ -200,7 +200,7 @@ async def test_a_server_that_takes_no_writes_yet_is_not_checked(tmp_path: Path, 
     async with servers(tmp_path, replicas=1) as (_, replica):
         with capture_logs() as logs:
             await check(settings(replica, kind), Role.API)
-        assert [entry["event"] for entry in logs] == ["redis_not_checked"]
+        assert [entry["event"] for entry in logs] == ["redis_check_skipped"]
 
 
 async def test_a_server_that_may_throw_turns_away_is_warned_of(tmp_path: Path) -> None:
@@ -216,4 +216,4 @@ async def test_a_server_that_may_throw_turns_away_is_warned_of(tmp_path: Path) -
         server.kill()
         with capture_logs() as logs:
             await check(settings(server, Durability.AOF), Role.API)
-        assert [entry["event"] for entry in logs] == ["redis_not_checked"]
+        assert [entry["event"] for entry in logs] == ["redis_check_skipped"]

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError, ResponseError
 from tests.conftest import wait_until
 from turnpool.redis.connections import connect
 from turnpool.redis.errors import is_away
-from turnpool.redis.pipelined import MOST_COMMANDS, Pipelined
+from turnpool.redis.pipelined import MAX_COMMANDS, Pipelined
 from turnpool.redis.urls import parse_url
 from turnpool.store.store import Store
 
@@ -25,7 +25,7 @@ async def test_each_caller_gets_its_own_answer(store: Store) -> None:
         except ResponseError as error:
             return str(error)
 
-    answers = await asyncio.gather(*map(execute, range(MOST_COMMANDS * 2 + 5)))
+    answers = await asyncio.gather(*map(execute, range(MAX_COMMANDS * 2 + 5)))
     for n, answer in enumerate(answers):
         if n % 10:
             assert answer == str(n).encode()
@@ -55,7 +55,7 @@ async def test_those_given_meanwhile_are_the_next_pipeline(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as there are; none goes alone."""
-    monkeypatch.setattr("turnpool.redis.pipelined.LONGEST_HOLD", 10)
+    monkeypatch.setattr("turnpool.redis.pipelined.MAX_HOLD", 10)
     pipelined = Pipelined(store.redis)
     calls = await held(store, pipelined)
     assert (len(pipelined._sent), len(pipelined._waiting)) == (1, 3)

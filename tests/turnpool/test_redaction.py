@@ -115,9 +115,9 @@ try:
 except ValueError as error:
     get_logger("own").error("failed", exc_info=error, headers={"a": ["my-own-key"]}, url="redis://u:pw@h/0")
     logging.getLogger("library").exception("refused my-own-key by %s", "https://x/?key=abcdef")
-from turnpool.settings import told
+from turnpool.settings import exit_on_settings_error
 from turnpool.errors import SettingsError
-with told():
+with exit_on_settings_error():
     raise SettingsError("TURNPOOL_AGENTS: cannot be loaded: my-own-key")
 """
 

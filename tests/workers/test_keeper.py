@@ -45,7 +45,7 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
+def exit_on_settings_error() -> Told:
     """What the worker says and hears."""
     return Told()
 

@@ -16,7 +16,7 @@ from turnpool.models import Outcome
 from turnpool.settings import Settings
 from turnpool.states import Status
 from turnpool.store.store import Held, Store
-from turnpool_workers.attempt.log import MOST_WAITING
+from turnpool_workers.attempt.log import MAX_WAITING
 from turnpool_workers.attempt.run import Runner, Stop
 from turnpool_workers.attempt.writer import Writer
 
@@ -278,7 +278,7 @@ async def test_an_agent_that_goes_on_after_its_end_changes_nothing(
     await worker.streamed("before ")
     runner.stop(Stop.CANCELLED)
     assert (await running)[0] == "cancelled"
-    runner._log._waiting = MOST_WAITING + 1
+    runner._log._waiting = MAX_WAITING + 1
     goes_on.set()
     assert runner._task
     await asyncio.wait_for(runner._task, 5)

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from turnpool.settings import Settings
 from turnpool.store.wakeups import WakeUps
 from turnpool_workers.celery.app import make_app
-from turnpool_workers.celery.transport import MOST_AT_ONCE
+from turnpool_workers.celery.transport import MAX_AT_ONCE
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +62,7 @@ async def test_a_burst_is_taken_in_few_commands(settings: Settings) -> None:
             assert len(taken) == count
         with pytest.raises(Empty):
             take(channel)
-    assert MOST_AT_ONCE == 10
+    assert MAX_AT_ONCE == 10
 
 
 async def test_no_more_are_taken_than_a_part_of_the_free_slots(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from turnpool.errors import StoreAwayError
 from turnpool.events import Entry, data_of, delta
 from turnpool.states import Status
 from turnpool.store.store import Held, Store
-from turnpool_workers.attempt.log import KEPT, MOST_WAITING, TurnLog
+from turnpool_workers.attempt.log import KEPT, MAX_WAITING, TurnLog
 from turnpool_workers.attempt.run import Runner, Stop
 from turnpool_workers.attempt.writer import Writer
 
@@ -176,11 +176,11 @@ async def test_an_agent_waits_when_too_much_waits_for_redis(store: Store, new_tu
     task = asyncio.create_task(Runner(claim, agent, away, writer, 0).run())
 
     async def full() -> bool:
-        return said > MOST_WAITING
+        return said > MAX_WAITING
 
     await wait_until(full)
     await asyncio.sleep(0.1)  # time in which it would say more, if it did
-    assert said <= MOST_WAITING + 2 * len(piece)
+    assert said <= MAX_WAITING + 2 * len(piece)
     away.away = False
     assert (await task)[0] == "completed"
     assert await contents(store) == ["hello", piece * 100]
@@ -193,7 +193,7 @@ async def test_an_agent_waits_when_too_much_waits_for_redis(store: Store, new_tu
 async def test_a_log_that_has_closed_takes_nothing_more(store: Store) -> None:
     """Nor does it hold up who waits for room in it, though nothing is written any more."""
     log = TurnLog(Writer(store, 60), Held("default:s.1", 1, 0), lambda: None)
-    text = "x" * (MOST_WAITING + 1)
+    text = "x" * (MAX_WAITING + 1)
     log.text(text)
     waits = asyncio.create_task(log.room())
     assert (await asyncio.wait({waits}, timeout=0.01))[1] == {waits}

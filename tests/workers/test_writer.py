@@ -68,7 +68,7 @@ class Notebook:
 
 @pytest.fixture(autouse=True)
 def _no_longest_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "LONGEST_INTERVAL", LONG)
+    monkeypatch.setattr(writing, "MAX_INTERVAL", LONG)
 
 
 @asynccontextmanager
@@ -177,9 +177,9 @@ async def pauses(store: Notebook, shortest: float, slow: Sequence[float]) -> lis
 
 async def test_the_interval_grows_with_the_time_a_flush_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow flushes come less often, up to the longest interval. The first is urgent and does not count."""
-    monkeypatch.setattr(writing, "LONGEST_INTERVAL", 0.1)
+    monkeypatch.setattr(writing, "MAX_INTERVAL", 0.1)
     found = await pauses(Notebook(), 0.001, [0, 0, 0.03, 0])
-    assert found[2] >= writing.LONGEST_INTERVAL - 0.001
+    assert found[2] >= writing.MAX_INTERVAL - 0.001
 
 
 async def test_the_interval_does_not_grow_with_distance() -> None:
@@ -190,7 +190,7 @@ async def test_the_interval_does_not_grow_with_distance() -> None:
 
 async def test_the_longest_interval_shortens_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set counts, though it is longer."""
-    monkeypatch.setattr(writing, "LONGEST_INTERVAL", 0.01)
+    monkeypatch.setattr(writing, "MAX_INTERVAL", 0.01)
     assert (await pauses(Notebook(), 0.2, [0] * 3))[1] > 0.19
 
 

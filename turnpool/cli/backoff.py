@@ -5,7 +5,7 @@ import random
 import time
 
 FIRST_SECONDS = 0.1  # a restarted process is back in a second or so
-LONGEST_SECONDS = 3.0  # a person is waiting
+MAX_SECONDS = 3.0  # a person is waiting
 GIVE_UP_SECONDS = 60.0  # longer than a deploy or a restart of Redis takes
 
 
@@ -35,5 +35,5 @@ class Backoff:
         """Sleep before the next try."""
         self._since = self._since or time.monotonic()
         jittered = self._delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, no secret
-        self._delay = min(self._delay * 2, LONGEST_SECONDS)
+        self._delay = min(self._delay * 2, MAX_SECONDS)
         await asyncio.sleep(max(at_least, jittered))

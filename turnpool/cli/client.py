@@ -24,7 +24,7 @@ Notify = Callable[[str], None]
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 40.0  # the API sends a ping after 15 s without events
-LONGEST_RETRY_AFTER_SECONDS = 30.0  # a person is waiting
+MAX_RETRY_AFTER_SECONDS = 30.0  # a person is waiting
 TRY_AGAIN_STATUSES = frozenset({429, 500, 502, 503, 504})
 TERMINAL_EVENTS = frozenset({"turn.completed", "turn.failed", "turn.cancelled"})
 
@@ -209,7 +209,7 @@ def _problem_message(response: httpx.Response) -> str:
 
 def _retry_after(response: httpx.Response) -> float:
     value = response.headers.get("Retry-After", "")
-    return min(float(value), LONGEST_RETRY_AFTER_SECONDS) if value.isdecimal() else 0.0
+    return min(float(value), MAX_RETRY_AFTER_SECONDS) if value.isdecimal() else 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -33,16 +33,16 @@ log = get_logger(__name__)
 Address = tuple[str, int]
 
 # Answers MOVED that a command follows; more than these, and the nodes do not agree yet.
-MOST_MOVES = 3
+MAX_MOVES = 3
 # Seconds between two looks: at first, and at most, as long as they find nothing new.
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 0.5
+FIRST_PAUSE, MAX_PAUSE = 0.1, 0.5
 # Seconds one node gets to answer a look.
 LOOK_SECONDS = 1.0
 # Seconds a pipeline waits for one node while the others have answered: healthy ones must not wait for one
 # that hangs, and idempotent is what goes through `many`.
-PATIENCE = 1.0
+NODE_ANSWER_SECONDS = 1.0
 # Seconds before the connections of a node that is gone are closed: its last answers have come.
-FAREWELL = 2 * ANSWER_TIMEOUT
+FORMER_NODE_SECONDS = 2 * ANSWER_TIMEOUT
 
 
 class Cluster(Nodes):
@@ -65,11 +65,11 @@ class Cluster(Nodes):
         self._pause = FIRST_PAUSE
         self._closed = False
         self._asks: set[asyncio.Task[Exception | None]] = set()
-        self._late: dict[asyncio.Task[list[Any]], Node | None] = {}
+        self._node_timed_out: dict[asyncio.Task[list[Any]], Node | None] = {}
 
     async def _execute(self, prefix: str, *command: Any) -> Any:
         """As described in Nodes."""
-        for _ in range(MOST_MOVES):
+        for _ in range(MAX_MOVES):
             node = await self._owner(prefix)
             try:
                 return await node.execute(*command)
@@ -92,14 +92,14 @@ class Cluster(Nodes):
             asyncio.create_task(self._ask(node, [commands[index][1] for index in indexes])): (node, indexes)
             for node, indexes in of_node.items()
         }
-        await asyncio.wait(asks, timeout=PATIENCE)
+        await asyncio.wait(asks, timeout=NODE_ANSWER_SECONDS)
         replies: list[Any] = [None] * len(commands)
         for task, (node, indexes) in asks.items():
             if not task.done():
                 self.suspect()
-                self._late[task] = node
-                task.add_done_callback(self._late.pop)
-            answered = task.result() if task.done() else [_late()] * len(indexes)
+                self._node_timed_out[task] = node
+                task.add_done_callback(self._node_timed_out.pop)
+            answered = task.result() if task.done() else [_node_timed_out()] * len(indexes)
             for index, reply in zip(indexes, answered, strict=True):
                 replies[index] = reply
         for index, reply in enumerate(replies):
@@ -110,9 +110,9 @@ class Cluster(Nodes):
     async def _ask(self, node: Node | None, commands: list[Command]) -> list[Any]:
         try:
             if node is None:
-                raise _uncovered()
-            if node in self._late.values():
-                raise _late()
+                raise _partition_without_node()
+            if node in self._node_timed_out.values():
+                raise _node_timed_out()
             return await node.many(commands)
         except DRIVER_ERRORS as error:
             self._failed(error)
@@ -149,9 +149,9 @@ class Cluster(Nodes):
         await self._find()
         asks = self._ask_all()
         if asks:
-            await asyncio.wait(asks, timeout=PATIENCE)
-        found = [task.result() if task.done() else _late() for task in asks]
-        found += [_uncovered()] * any(self.node_of(prefix) is None for prefix in self.prefixes)
+            await asyncio.wait(asks, timeout=NODE_ANSWER_SECONDS)
+        found = [task.result() if task.done() else _node_timed_out() for task in asks]
+        found += [_partition_without_node()] * any(self.node_of(prefix) is None for prefix in self.prefixes)
         for error in found:
             if error:
                 self._failed(error)
@@ -189,7 +189,7 @@ class Cluster(Nodes):
         node = self.node_of(prefix)
         if node is None:
             self.suspect()
-            raise _uncovered()
+            raise _partition_without_node()
         return node
 
     def _failed(self, error: Exception) -> None:
@@ -223,14 +223,14 @@ class Cluster(Nodes):
 
     async def _look_soon(self) -> None:
         now = asyncio.get_running_loop().time
-        if self._look_after + LONGEST_PAUSE < now():
+        if self._look_after + MAX_PAUSE < now():
             self._pause = FIRST_PAUSE
         await asyncio.sleep(self._look_after - now())
         try:
             found = await self._table()
         finally:
             self._look_after = now() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._pause = min(2 * self._pause, MAX_PAUSE)
         before = self._owners
         self._owners = {
             prefix: address
@@ -243,10 +243,10 @@ class Cluster(Nodes):
             log.info("cluster_found", primaries=len(set(self._owners.values())))
             for address in set(before.values()) - set(self._owners.values()):
                 # One that answers does so by now; of one that hangs nothing is to be hoped.
-                asyncio.get_running_loop().call_later(PATIENCE, self._give_up, address)
+                asyncio.get_running_loop().call_later(NODE_ANSWER_SECONDS, self._give_up, address)
         kept = {*self._owners.values(), *self._seeds}
         for address in [address for address in self._nodes if address not in kept]:
-            self._former.append((now() + FAREWELL, self._nodes.pop(address)))
+            self._former.append((now() + FORMER_NODE_SECONDS, self._nodes.pop(address)))
         while self._former and self._former[0][0] < now():
             with contextlib.suppress(*DRIVER_ERRORS):
                 await self._former.pop(0)[1].close()
@@ -256,7 +256,7 @@ class Cluster(Nodes):
         if address in self._nodes and address not in self._owners.values():
             nodes.append(self._nodes[address])
         for node in nodes:
-            node.give_up(_late())
+            node.give_up(_node_timed_out())
 
     async def _table(self) -> list[tuple[int, int, Address]]:
         """Ranges of slots and their primaries, as the first node that answers sees them."""
@@ -273,7 +273,7 @@ class Cluster(Nodes):
                 return [
                     (int(first), int(last), _address(primary, address)) for first, last, primary, *_ in reply
                 ]
-        raise failed or _uncovered()
+        raise failed or _partition_without_node()
 
 
 def _address(primary: list[Any], asked: Address) -> Address:
@@ -282,11 +282,11 @@ def _address(primary: list[Any], asked: Address) -> Address:
     return (host.decode() if host and host != b"?" else asked[0]), int(port)
 
 
-def _uncovered() -> ClusterDownError:
+def _partition_without_node() -> ClusterDownError:
     return ClusterDownError("no node has the slot of this partition")
 
 
-def _late() -> RedisTimeoutError:
+def _node_timed_out() -> RedisTimeoutError:
     return RedisTimeoutError("the node of this partition does not answer")
 
 

@@ -25,7 +25,7 @@ SENTINEL_TIMEOUT = 1.0
 PACKER = HiredisRespSerializer()
 
 
-def _mended(kind: type[Any]) -> type[Any]:
+def _with_hiredis_packer(kind: type[Any]) -> type[Any]:
     """The kind of connection, but packing with hiredis, and with redis-py's own error when it is closed.
 
     redis-py's asyncio connections pack in Python, which takes longer than all else of a large pipeline. When
@@ -33,7 +33,7 @@ def _mended(kind: type[Any]) -> type[Any]:
     redis-py passes that on; where redis-py itself has closed it, it finds no writer any more.
     """
 
-    class Mended(kind):  # type: ignore[misc]
+    class WithHiredisPacker(kind):  # type: ignore[misc]
         def pack_command(self, *args: Any) -> list[bytes]:
             packed: list[bytes] = PACKER.pack(*args)
             return packed
@@ -46,16 +46,16 @@ def _mended(kind: type[Any]) -> type[Any]:
                     raise
                 raise RedisConnectionError(f"The connection was closed: {error}") from error
 
-    return Mended
+    return WithHiredisPacker
 
 
-def _doubtful(kind: type[Any]) -> type[Any]:
+def _reconnecting_on_noreplicas(kind: type[Any]) -> type[Any]:
     """The kind of connection, which is closed when its server has no replicas: the next asks the Sentinels.
 
     A primary that stood still, or was cut off, takes itself for one until they tell it, ten seconds later.
     """
 
-    class Doubtful(kind):  # type: ignore[misc]
+    class ReconnectingOnNoReplicas(kind):  # type: ignore[misc]
         async def read_response(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().read_response(*args, **kwargs)
@@ -64,7 +64,7 @@ def _doubtful(kind: type[Any]) -> type[Any]:
                     self.mark_for_reconnect()
                 raise
 
-    return Doubtful
+    return ReconnectingOnNoReplicas
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -103,14 +103,16 @@ def connect(
         ssl=url.tls is not None,
         **pooled,
     )
-    master.connection_pool.connection_class = _mended(_doubtful(master.connection_pool.connection_class))
+    master.connection_pool.connection_class = _with_hiredis_packer(
+        _reconnecting_on_noreplicas(master.connection_pool.connection_class)
+    )
     return master
 
 
 def _place(url: RedisUrl) -> dict[str, Any]:
     """What redis-py takes for a place without Sentinels."""
     if url.kind is Kind.UNIX:
-        return {"connection_class": _mended(UnixDomainSocketConnection), "path": url.path}
+        return {"connection_class": _with_hiredis_packer(UnixDomainSocketConnection), "path": url.path}
     ((host, port),) = url.hosts
-    connection_class = _mended(SSLConnection if url.tls else Connection)
+    connection_class = _with_hiredis_packer(SSLConnection if url.tls else Connection)
     return {"connection_class": connection_class, "host": host, "port": port}

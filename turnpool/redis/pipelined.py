@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 Command = tuple[Any, ...]
 
 # Commands in one pipeline; more would keep others waiting for Redis.
-MOST_COMMANDS = 200
+MAX_COMMANDS = 200
 # Seconds that commands wait for the pipeline under way: a server that hangs holds up no more than it did.
-LONGEST_HOLD = 0.005
+MAX_HOLD = 0.005
 
 
 class Pipelined:
@@ -46,7 +46,7 @@ class Pipelined:
 
     def _begin(self) -> None:
         if self._tasks:
-            self._held = asyncio.get_running_loop().call_later(LONGEST_HOLD, self._start)
+            self._held = asyncio.get_running_loop().call_later(MAX_HOLD, self._start)
         else:
             self._start()
 
@@ -59,8 +59,8 @@ class Pipelined:
     def _start(self) -> None:
         self._held = None
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), MOST_COMMANDS):
-            task = asyncio.create_task(self._send(waiting[start : start + MOST_COMMANDS]))
+        for start in range(0, len(waiting), MAX_COMMANDS):
+            task = asyncio.create_task(self._send(waiting[start : start + MAX_COMMANDS]))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 

@@ -9,7 +9,7 @@ from turnpool.store import scripts
 
 # Turns whose events go with one call: calling a script costs Redis more than an event does, but while
 # it runs no other does.
-MOST_TURNS = 50
+MAX_TURNS = 50
 
 Write = tuple[str, Sequence[scripts.Argument]]
 """Prefix of a turn's partition, and what append.lua wants of the turn."""
@@ -17,7 +17,7 @@ Write = tuple[str, Sequence[scripts.Argument]]
 
 async def append(nodes: Nodes, writes: Sequence[Write]) -> list[Any]:
     """Write; for each turn the script's answer or the error, which concerns that turn only."""
-    replies = await _append(nodes, writes, MOST_TURNS)
+    replies = await _append(nodes, writes, MAX_TURNS)
     # What is wrong with one turn fails its whole call, so each of these is tried by itself.
     failed = [
         place

@@ -19,10 +19,10 @@ from turnpool.redis.nodes import Nodes
 from turnpool.redis.pipelined import Command
 from turnpool.store.pages import PAGE_BYTES, Pages
 
-MOST_SKIPPED = 2**31
+MAX_SKIPPED = 2**31
 """More sessions than this are not of one millisecond, and Redis takes no larger number everywhere."""
 
-MOST_MERGED = 1000
+MAX_MERGED = 1000
 """Sessions of one millisecond that a list merged from partitions can skip."""
 
 
@@ -35,7 +35,7 @@ class BadCursorError(TurnpoolError):
         super().__init__("The cursor is not one from next_cursor; leave it out to start anew.")
 
 
-class Reads(Pages):
+class StoreQueries(Pages):
     """What can be read. `prefix`: of the partition with what belongs to no session, like workers."""
 
     def __init__(self, nodes: Nodes) -> None:
@@ -118,7 +118,7 @@ class Reads(Pages):
         """A page of a tenant's sessions: time of last use and id, merged from all partitions."""
         alone = len(self.nodes.prefixes) == 1
         # Of several partitions each may have all that are to be skipped.
-        start, count = (skip, limit) if alone else (0, min(skip, MOST_MERGED) + limit)
+        start, count = (skip, limit) if alone else (0, min(skip, MAX_MERGED) + limit)
         span = (top, "-inf", "WITHSCORES", "LIMIT", start, count)
         replies = await self._read(
             [(p, ("ZREVRANGEBYSCORE", keys.sessions(p, tenant), *span)) for p in self.nodes.prefixes]
@@ -279,7 +279,7 @@ def _next_cursor(found: list[tuple[float, bytes]], top: str, skip: int) -> str:
 def _decode_cursor(cursor: str) -> tuple[str, int]:
     try:
         score, skip = orjson.loads(base64.urlsafe_b64decode(cursor))
-        if not (math.isfinite(score) and 0 <= skip <= MOST_SKIPPED):
+        if not (math.isfinite(score) and 0 <= skip <= MAX_SKIPPED):
             raise BadCursorError
         return repr(float(score)), int(skip)
     except (binascii.Error, ValueError, TypeError):

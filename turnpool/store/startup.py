@@ -45,9 +45,9 @@ async def _unless_away(name: str, url: RedisUrl, checks: Callable[[], Awaitable[
             raise SettingsError(f"{name}: the server has no database {url.database}") from None
         if isinstance(error, NoPermissionError):
             raise SettingsError(f"{name}: the server refuses ({error}); {ADVICE}") from None
-        log.warning("redis_not_checked", setting=name, error=str(error))
+        log.warning("redis_check_skipped", setting=name, error=str(error))
     except (RedisError, OSError) as error:
-        log.warning("redis_not_checked", setting=name, error=str(error))
+        log.warning("redis_check_skipped", setting=name, error=str(error))
 
 
 async def _check_store(settings: Settings, role: Role) -> None:

@@ -39,7 +39,7 @@ from turnpool.store.appends import append
 from turnpool.store.backlog import Backlog, where_to_claim
 from turnpool.store.durability import Confirmer
 from turnpool.store.isolation import Bench, release
-from turnpool.store.queries import Reads
+from turnpool.store.queries import StoreQueries
 
 log = get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Cancelled(NamedTuple):
     woken: tuple[str, ...]
 
 
-class Store(Reads):
+class Store(StoreQueries):
     """Sessions, turns and their events."""
 
     def __init__(self, nodes: Nodes, settings: Settings) -> None:
@@ -188,7 +188,7 @@ class Store(Reads):
                 reply = await self._run("claim", prefix, queue, worker_id, name, again, *arguments)
                 break
             except StoreAwayError as error:
-                log.warning("claim_unheard", queue=queue, error=error.reason)
+                log.warning("claim_reply_lost", queue=queue, error=error.reason)
                 again = 1
                 await asyncio.sleep(CLAIM_PAUSE)
         fields, messages, steps, woken = reply

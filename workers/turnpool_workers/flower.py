@@ -23,7 +23,7 @@ from turnpool.credentials import Secret
 from turnpool.logs import configure, get_logger
 from turnpool.redis.access import Role
 from turnpool.redis.connections import connect
-from turnpool.settings import Settings, load, load_settings, told
+from turnpool.settings import Settings, exit_on_settings_error, load, load_settings
 from turnpool.store.startup import check
 from turnpool_workers.celery.app import make_app
 
@@ -70,7 +70,7 @@ def serve() -> None:
     """Serve Flower until SIGTERM or SIGINT."""
     settings, own = load_settings(), load(FlowerSettings)
     configure(settings.log_level, "flower")
-    with told():
+    with exit_on_settings_error():
         asyncio.run(check(settings, Role.FLOWER))
     # What was answered well (most of it probes and the page refreshing itself) is not worth a line.
     logging.getLogger("tornado.access").setLevel(logging.WARNING)

@@ -142,7 +142,7 @@ class Keeper:
         if reaped.parked:
             self._on_parked(queue, reaped.parked)
         for turn_id in reaped.requeued:
-            log.warning("takeover", turn=turn_id, queue=queue)
+            log.warning("turn_requeued", turn=turn_id, queue=queue)
         metrics.TAKEOVERS.labels(queue).inc(len(reaped.requeued))
         wakeups.publish(reaped.woken)
         await count_failures(store, queue, reaped.ended)

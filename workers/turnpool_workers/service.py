@@ -189,7 +189,7 @@ class WorkerService:
         """What could not be handed back is left to the workers that find its lease run out."""
         if not self._serving:
             return
-        log.error("drain_gave_up", turns=list(self._running), wakeups=len(self._serving))
+        log.error("drain_timed_out", turns=list(self._running), wakeups=len(self._serving))
         for task in self._serving:
             task.cancel()
         await asyncio.wait(self._serving)

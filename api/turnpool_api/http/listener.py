@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 # Connections accepted in one turn of the loop; between two such turns the streams get theirs, and the first
 # of a burst have their turns under way before the last are read.
-MOST_ACCEPTED = 16
+MAX_ACCEPTED = 16
 # Want of descriptors or memory, and seconds until it accepts again after that.
 POOR = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 PAUSE = 1.0
@@ -63,7 +63,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         try:
-            for _ in range(MOST_ACCEPTED):
+            for _ in range(MAX_ACCEPTED):
                 connection, address = listening.accept()
                 connection.settimeout(0)
                 slot = self._connections.admit(address[0])

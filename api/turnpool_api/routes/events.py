@@ -16,7 +16,7 @@ from turnpool_api.streams.follow import session_stream, turn_stream
 from turnpool_api.streams.response import FrameResponse
 
 # More events than a turn can have, and a number that fits Redis' stream ids.
-MOST_DIGITS = 15
+MAX_DIGITS = 15
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -28,7 +28,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {200: {"model": EventList, "content": 
 class LogQuery(BaseModel):
     """Which events of a turn, and how."""
 
-    after: Annotated[int, Field(ge=0, lt=10**MOST_DIGITS)] | None = None
+    after: Annotated[int, Field(ge=0, lt=10**MAX_DIGITS)] | None = None
     follow: bool = True
     limit: Annotated[int, Field(ge=1, le=10_000, description="Most events with follow=false.")] = 1000
 
@@ -97,6 +97,6 @@ async def _nothing_left(context: Context, turn_id: str, tenant: str, after: int)
 def _start(last_event_id: str | None, after: int | None) -> int:
     if last_event_id is None:
         return after or 0
-    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= MOST_DIGITS):
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= MAX_DIGITS):
         raise BadEventIdError
     return int(last_event_id)

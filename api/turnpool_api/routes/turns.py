@@ -37,9 +37,9 @@ from turnpool_api.streams.waiting import wait_for_end, waiting
 
 router = APIRouter(prefix="/v1", tags=["turns"])
 
-LONGEST_KEY = 255
+MAX_KEY = 255
 # Seconds a GET may wait for a turn's end; proxies give up after about a minute.
-LONGEST_WAIT = 60
+MAX_WAIT = 60
 IdempotencyKey = Annotated[str | None, Header(description="Same key, same turn; kept 24 h.")]
 
 
@@ -59,7 +59,7 @@ async def submit(
 async def _submit(
     context: Context, tenant: str, session_id: str, body: TurnRequest, key: str | None
 ) -> Submitted:
-    if key is not None and len(key) > LONGEST_KEY:
+    if key is not None and len(key) > MAX_KEY:
         raise IdempotencyKeyTooLongError
     agent = context.settings.agent_spec(body.agent)
     wake_up = message(wakeups(context.settings.namespace, agent.queue))
@@ -194,7 +194,7 @@ async def get_turn(
     tenant: Tenant,
     request: Request,
     turn_id: TurnId,
-    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for its end.")] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for its end.")] = 0,
 ) -> TurnView:
     """Get a turn, at once or when it has ended."""
     turn = await context.store.turn(turn_id, tenant)

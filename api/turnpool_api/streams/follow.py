@@ -99,7 +99,7 @@ async def _logged(
             yield new
     if found or place.over:
         return
-    read = subscription.unless_closed
+    read = subscription.abort_on_shutdown
     try:
         await read(store.check_log, turn_id, tenant)
         turn = await read(store.progress, turn_id, tenant)
@@ -119,7 +119,9 @@ async def _page(
     store: Store, subscription: Subscription, turn_id: str, tenant: str, after: int
 ) -> list[bytes]:
     """The next events in a turn's log, as many as the stream may hold."""
-    frames = await subscription.unless_closed(store.frames, turn_id, tenant, after, subscription.reserve())
+    frames = await subscription.abort_on_shutdown(
+        store.frames, turn_id, tenant, after, subscription.reserve()
+    )
     subscription.hold(sum(map(len, frames)))
     return frames
 
@@ -191,7 +193,7 @@ async def _logged_session(
 ) -> AsyncIterator[bytes]:
     """What the logs have after the cursor. Raises SessionNotFoundError once the session is gone."""
     subscription.catch_up()
-    read = subscription.unless_closed
+    read = subscription.abort_on_shutdown
     await read(store.check_session, session_id, tenant)
     newest = await read(store.newest, session_id, tenant)
     cursor.know(newest)
@@ -271,7 +273,7 @@ def _next_look(subscription: Subscription, silence: Silence) -> float:
 
     What comes for other turns of the session breaks no silence.
     """
-    if subscription.in_force:
+    if subscription.is_confirmed:
         return silence.until
     return min(silence.until, asyncio.get_running_loop().time() + LOOK_SECONDS)
 
@@ -283,4 +285,4 @@ def _is_past(time: float) -> bool:
 async def _pause(subscription: Subscription) -> None:
     """Wait before Redis is asked again."""
     with contextlib.suppress(ClosingError):
-        await subscription.unless_closed(asyncio.sleep, AWAY_PAUSE)
+        await subscription.abort_on_shutdown(asyncio.sleep, AWAY_PAUSE)

@@ -36,13 +36,13 @@ class Channel:
     streams: set[Subscription] = field(default_factory=set)
     reader: "Reader | None" = None
     asked: int = 0
-    in_force: bool = False
+    is_confirmed: bool = False
 
-    def hear(self, *, in_force: bool) -> None:
+    def hear(self, *, is_confirmed: bool) -> None:
         """All is heard from now on, or nothing: its streams go to the log."""
-        self.in_force = in_force
+        self.is_confirmed = is_confirmed
         for stream in self.streams:
-            stream.heard(in_force=in_force)
+            stream.heard(is_confirmed=is_confirmed)
 
 
 Channels = dict[str, Channel]
@@ -69,7 +69,7 @@ class Reader:
             try:
                 await self._read()
             except Exception as error:  # noqa: BLE001 - told, and tried again
-                tell_away(error)
+                log_connection_error(error)
             self._nodes.suspect()
             await asyncio.sleep(AWAY_PAUSE)
 
@@ -90,7 +90,7 @@ class Reader:
                 watching.cancel()
                 for channel in self._channels.values():
                     if channel.reader is self:
-                        channel.hear(in_force=False)
+                        channel.hear(is_confirmed=False)
 
     async def _watch(self, connection: Any) -> None:
         """Give up a connection whose server is silent: it may have vanished without a word."""
@@ -100,7 +100,7 @@ class Reader:
                 await connection.send_command("PING")
             await asyncio.sleep(SILENCE)
             if not self._heard:
-                log.warning("relay_silent", seconds=SILENCE)
+                log.warning("pubsub_timeout", seconds=SILENCE)
                 await connection.disconnect(nowait=True)
 
     async def _subscribe_again(self, connection: Any) -> None:
@@ -140,7 +140,7 @@ class Reader:
             case b"sunsubscribe" if own:
                 # The node's own doing: the slot has moved.
                 own.reader = None
-                own.hear(in_force=False)
+                own.hear(is_confirmed=False)
                 self._nodes.suspect()
 
     def _left(self, name: str) -> None:
@@ -153,7 +153,7 @@ class Reader:
         if channel.asked:
             return
         # Streams that go on from an old connection have not heard what came before this.
-        channel.hear(in_force=True)
+        channel.hear(is_confirmed=True)
         if not channel.streams:
             del self._channels[name]
 
@@ -212,7 +212,7 @@ async def _send(connection: Any, names: list[str], *, subscribe: bool) -> None:
         await connection.send_command("SSUBSCRIBE" if subscribe else "SUNSUBSCRIBE", *names)
 
 
-def tell_away(error: Exception) -> None:
+def log_connection_error(error: Exception) -> None:
     """Log what a connection broke of."""
     if isinstance(error, StoreAwayError) or is_away(error):
         log.warning("redis_away", error=str(error))

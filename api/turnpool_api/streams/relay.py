@@ -12,7 +12,7 @@ from turnpool.redis.nodes import Node
 from turnpool.store.store import Store
 from turnpool_api import metrics
 from turnpool_api.streams.budget import Budget
-from turnpool_api.streams.reader import AWAY_PAUSE, Channel, Channels, Reader, tell_away
+from turnpool_api.streams.reader import AWAY_PAUSE, Channel, Channels, Reader, log_connection_error
 from turnpool_api.streams.subscription import Subscription
 from turnpool_api.streams.tasks import end
 
@@ -32,7 +32,7 @@ class Relay:
         store.nodes.watch(self._changed.set)
 
     def subscribe(self, session_id: str, tenant: str) -> Subscription:
-        """Events of a tenant's session from when it is `in_force`, which is not as long as Redis is away."""
+        """Subscribe to a tenant's session. Events arrive once Redis has confirmed the subscription."""
         prefix, name = self._store.channel(session_id, tenant)
         channel = self._channels.setdefault(name, Channel(prefix))
 
@@ -43,12 +43,12 @@ class Relay:
                 if not channel.streams:
                     self._leave(name, channel)
 
-        subscription = Subscription(leave, self._budget, in_force=channel.in_force)
+        subscription = Subscription(leave, self._budget, is_confirmed=channel.is_confirmed)
         channel.streams.add(subscription)
         metrics.STREAMS.inc()
         if len(channel.streams) == 1:
             self._ask(name, channel)
-        subscription.is_asked = channel.asked > 0
+        subscription.is_requested = channel.asked > 0
         if self._closing:
             subscription.close()
         return subscription
@@ -68,7 +68,7 @@ class Relay:
             try:
                 await self._store.nodes.find()
             except Exception as error:  # noqa: BLE001 - told, and tried again
-                tell_away(error)
+                log_connection_error(error)
                 await asyncio.sleep(AWAY_PAUSE)
             else:
                 await self._follow()
@@ -103,7 +103,7 @@ class Relay:
         return found[0] if found else None
 
     def _ask(self, name: str, channel: Channel) -> None:
-        channel.hear(in_force=False)
+        channel.hear(is_confirmed=False)
         reader = self._reader(channel)
         if reader is not channel.reader:
             channel.reader, channel.asked = reader, 0

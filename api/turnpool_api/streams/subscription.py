@@ -28,17 +28,18 @@ class ClosingError(Exception):
 
 
 class Subscription:
-    """What has come for one stream and is not taken yet.
+    """The events that wait for one stream.
 
-    `in_force`: all is heard, which takes not long if it `is_asked` for. `behind`: something was missed,
-    see the log. Whoever has asked for it leaves it; as a context manager it does so by itself.
+    `is_requested`: Redis was asked for the session's events; `is_confirmed`: it has answered, so all events
+    arrive from now on. `behind`: the stream has missed an event and must read the log. Call `leave` when the
+    stream ends, or use it as a context manager.
     """
 
     def __init__(
-        self, leave: Callable[["Subscription"], None], budget: Budget | None = None, *, in_force: bool
+        self, leave: Callable[["Subscription"], None], budget: Budget | None = None, *, is_confirmed: bool
     ) -> None:
-        self.in_force = in_force
-        self.is_asked = False
+        self.is_confirmed = is_confirmed
+        self.is_requested = False
         self._leave = leave
         self._budget = budget or Budget()
         self.behind = False
@@ -70,9 +71,9 @@ class Subscription:
 
     async def soon(self) -> bool:
         """Wait until it is in force, or for a moment; gives whether it is."""
-        if self.is_asked and not (self.in_force or self.closing):
+        if self.is_requested and not (self.is_confirmed or self.closing):
             await self._change(self._loop.time() + SOON)
-        return self.in_force
+        return self.is_confirmed
 
     def push(self, n: int, frame: bytes) -> None:
         """An event of the session's turn n."""
@@ -87,9 +88,9 @@ class Subscription:
             self.fall_behind()
         self._wake()
 
-    def heard(self, *, in_force: bool) -> None:
+    def heard(self, *, is_confirmed: bool) -> None:
         """From now on all is heard, or nothing is; what came before is in the log."""
-        self.in_force = in_force
+        self.is_confirmed = is_confirmed
         self.fall_behind()
 
     def fall_behind(self) -> None:
@@ -122,7 +123,9 @@ class Subscription:
         if self._awaited:
             self._awaited.cancel()
 
-    async def unless_closed(self, wait: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> T:
+    async def abort_on_shutdown(
+        self, wait: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments
+    ) -> T:
         """What this gives, however long it takes. Raises ClosingError as soon as the process ends."""
         with CancelScope() as self._awaited:
             if not self.closing:

@@ -19,7 +19,7 @@ from bench.scale.model import (
     fullest,
 )
 from bench.scale.valkey import Bytes, Fixed, Side
-from turnpool_workers.attempt.writer import FLUSH_SHARE, LONGEST_INTERVAL
+from turnpool_workers.attempt.writer import FLUSH_SHARE, MAX_INTERVAL
 
 COSTS = Costs(
     {
@@ -115,7 +115,7 @@ def test_flushes_to_many_shards_wait_longer() -> None:
     assert quick.interval(200, 64) == pytest.approx(FLUSH_SHARE * 63 * 7e-5)
     assert Model(COSTS, FIXED, Options(flush=0.3)).interval(200, 1) == 0.3
     slow = Model(quick.costs, replace(FIXED, client=Side(1, 1, 1)))
-    assert slow.interval(200, 64) == LONGEST_INTERVAL
+    assert slow.interval(200, 64) == MAX_INTERVAL
 
 
 def test_there_are_no_more_shards_than_needed_and_than_partitions() -> None:

@@ -147,7 +147,7 @@ async def test_many_turns_are_written_by_few_calls(
     store: Store, new_turn: MakeTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each gets its own events and its own answer, the stale and the lost among them."""
-    monkeypatch.setattr("turnpool.store.appends.MOST_TURNS", 2)
+    monkeypatch.setattr("turnpool.store.appends.MAX_TURNS", 2)
     held = []
     for n in range(5):
         await store.submit(new_turn(f"s{n}"))

@@ -165,7 +165,7 @@ async def _way(turn: Turn, body: Body) -> Way | None:
         except TransientProviderError as error:
             if _asks_to_wait(error):
                 raise
-            log.warning("trial_failed", turn=turn.id, error=error.message)
+            log.warning("continuation_probe_failed", turn=turn.id, error=error.message)
             undecided.add(turn)
     return PLAIN if found is None and settings.chat_continue == "always" else found
 

@@ -12,7 +12,7 @@ from turnpool.store.store import Held
 log = get_logger(__name__)
 
 # Bytes of a turn that may wait for Redis; its agent waits beyond that.
-MOST_WAITING = 256 * 1024
+MAX_WAITING = 256 * 1024
 # Bytes of a turn's last events that are kept after they were written: a server that restarts or takes
 # over may have lost them, though clients have seen them. Some seconds of a fast model.
 KEPT = 32 * 1024
@@ -89,7 +89,7 @@ class TurnLog:
     @property
     def full(self) -> bool:
         """Whether so much waits that no more should come."""
-        return self._waiting > MOST_WAITING
+        return self._waiting > MAX_WAITING
 
     async def room(self) -> None:
         """Wait until there is room again."""

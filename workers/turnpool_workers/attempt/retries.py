@@ -11,7 +11,7 @@ LAST_SHARE = 0.9
 # Of the time that a provider asks to wait: all who were refused together come back spread over so much more.
 HINT_SPREAD = 0.5
 # Doublings after which the longest pause is reached, whatever the first is.
-MOST_DOUBLINGS = 30
+MAX_DOUBLINGS = 30
 
 
 class Retries:
@@ -38,7 +38,7 @@ class Retries:
             self._failures += 1
             if self._failures > self._limit:
                 return None
-        number = min(self._failures + self._refusals, MOST_DOUBLINGS)
+        number = min(self._failures + self._refusals, MAX_DOUBLINGS)
         hint = error.retry_after
         least = RETRY_FIRST if hint is None else hint
         spread = max(min(RETRY_FIRST * 2**number, RETRY_LONGEST), (hint or 0) * HINT_SPREAD)

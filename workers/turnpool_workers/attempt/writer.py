@@ -21,7 +21,7 @@ log = get_logger(__name__)
 # however much is in it.
 FLUSH_SHARE = 20
 # Seconds. Text waits no longer than this, however great the load, unless TURNPOOL_FLUSH_MS is longer.
-LONGEST_INTERVAL = 0.2
+MAX_INTERVAL = 0.2
 # Seconds between tries while Redis is away.
 AWAY_PAUSE = 0.1
 # Turns in one pipeline. Under load each pipeline takes a turn of a loop that has much to do: the text of a
@@ -73,7 +73,7 @@ class Writer:
                 # The quickest so far tells how far away Redis is, which is no load.
                 self._quickest = min(self._quickest, took)
                 share = FLUSH_SHARE * (took - self._quickest)
-                self._interval = max(self._shortest, min(share, LONGEST_INTERVAL))
+                self._interval = max(self._shortest, min(share, MAX_INTERVAL))
                 next_flush = started + took + AWAY_PAUSE if away else started + self._interval
 
     async def _wait(self, next_flush: float) -> None:
@@ -121,5 +121,5 @@ class Writer:
                 log.warning("redis_away", turns=len(batches), error=error.reason)
             else:
                 # These turns are taken up again by a later attempt; the others go on.
-                log.error("events_refused", turns=len(batches), exc_info=error)
+                log.error("append_failed", turns=len(batches), exc_info=error)
         return replies

@@ -146,7 +146,7 @@ class AsyncioPool(BasePool):
         finally:
             if not self._stopping:
                 # Without its loop the worker would only keep its leases. Others have the turns in seconds.
-                log.critical("loop_ended")
+                log.critical("event_loop_died")
                 os._exit(1)
 
     def _spawn(self) -> None:

@@ -40,7 +40,7 @@ SentinelChannel: Any = redis.SentinelChannel
 text: Any = bytes_to_str
 
 # Wake-ups taken with one command, at most; this part of the free slots is taken, at most.
-MOST_AT_ONCE = 10
+MAX_AT_ONCE = 10
 FREE_PART = 10
 SENTINEL_OPTIONS = {
     "socket_connect_timeout": 1,
@@ -64,7 +64,7 @@ OWN_OPTIONS = ("slots", "server", "wake_up_queues")
 _URLS: dict[str, RedisUrl] = {}
 
 
-class _Several(Channel):
+class BatchChannel(Channel):
     """`slots`: turns that the worker runs at once. `server`: which of `_URLS` it is.
 
     `wake_up_queues`: those whose messages are wake-ups; others are mailboxes.
@@ -103,7 +103,7 @@ class _Several(Channel):
 
     def _most(self) -> int:
         free = self.slots - len(state.reserved_requests)
-        return max(min(free // FREE_PART, MOST_AT_ONCE), 1)
+        return max(min(free // FREE_PART, MAX_AT_ONCE), 1)
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
@@ -141,7 +141,9 @@ class _Several(Channel):
             log.warning("malformed_reply", queue=queue, error=type(error).__name__)
 
 
-class _SentinelSeveral(_Several, SentinelChannel):
+class SentinelBatchChannel(BatchChannel, SentinelChannel):
+    """A BatchChannel of a server that Sentinels name."""
+
     from_transport_options = (*SentinelChannel.from_transport_options, *OWN_OPTIONS)
 
     @property
@@ -153,13 +155,13 @@ class _SentinelSeveral(_Several, SentinelChannel):
 class Transport(redis.Transport):
     """For `redis://`, `rediss://` and `redis+socket://`."""
 
-    Channel = _Several
+    Channel = BatchChannel
 
 
 class SentinelTransport(redis.SentinelTransport):
     """For `sentinel://`."""
 
-    Channel = _SentinelSeveral
+    Channel = SentinelBatchChannel
 
 
 def broker_conf(url: RedisUrl, slots: int, queues: Sequence[str]) -> dict[str, Any]:

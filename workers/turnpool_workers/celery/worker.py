@@ -11,12 +11,12 @@ from typing import Any
 from celery.signals import worker_shutting_down
 
 from turnpool import tracing
-from turnpool.collector import spare_the_collector
+from turnpool.collector import tune_garbage_collector
 from turnpool.exposition import PoolMetrics
 from turnpool.keys import wakeups
 from turnpool.logs import configure, get_logger
 from turnpool.redis.access import Role
-from turnpool.settings import Settings, load_settings, told, warn_of_unknown_settings
+from turnpool.settings import Settings, exit_on_settings_error, load_settings, warn_of_unknown_settings
 from turnpool.store.membership import Membership
 from turnpool.store.startup import check
 from turnpool_workers.agents import load_agents
@@ -40,7 +40,7 @@ def serve() -> None:
     settings = load_settings()
     configure(settings.log_level, "worker")
     warn_of_unknown_settings()
-    with told():
+    with exit_on_settings_error():
         status = run(settings)
     # Not sys.exit: it would wait for the threads that agents have left behind, for ever.
     tracing.flush()
@@ -86,7 +86,7 @@ def run(settings: Settings) -> int:
         if worker.pool:
             worker.pool.wake()
 
-    spare_the_collector()
-    log.info("worker_starts", worker=worker_id, queues=settings.queue_names, agents=list(agents))
+    tune_garbage_collector()
+    log.info("worker_started", worker=worker_id, queues=settings.queue_names, agents=list(agents))
     worker.start()
     return int(worker.exitcode or 0)
