@@ -23,6 +23,8 @@ from turnpool.store.store import Held, Store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
+REPLICA = Durability.REPLICA
+
 
 @asynccontextmanager
 async def servers(folder: Path, *options: str, replicas: int = 0) -> AsyncIterator[list[Server]]:
@@ -146,6 +148,32 @@ async def test_a_step_is_confirmed_once_it_is_on_disk(tmp_path: Path, new_turn: 
         assert await store.confirm_step("default:s.1", "charge", b"1")
         assert not await store.confirm_step("default:s.1", "charge", b"")
         assert not await store.confirm_step("default:s.1", "other", b"1")
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_others_their_answers(
+    tmp_path: Path, new_turn: MakeTurn
+) -> None:
+    """Those of its own round, and those that come after it."""
+    async with (
+        servers(tmp_path, replicas=1) as (server, replica),
+        store_on(server, Durability.REPLICA) as store,
+    ):
+        for n in range(3):
+            await store.submit(new_turn(f"s{n}"))
+        replica.signal(signal.SIGSTOP)
+        asked = [asyncio.create_task(store.confirm(f"default:s{n}.1")) for n in range(3)]
+
+        async def waiting() -> bool:
+            return bool((await server.client.info("clients"))["blocked_clients"])
+
+        try:
+            await wait_until(waiting)
+            asked[0].cancel()
+            await asyncio.wait({asked[0]})
+        finally:
+            replica.signal(signal.SIGCONT)
+        assert await asyncio.wait_for(asyncio.gather(*asked[1:]), 5) == [True, True]
+        assert await asyncio.wait_for(store.confirm("default:s0.1"), 5)
 
 
 async def test_without_a_promise_nothing_is_waited_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import wait_until
 from tests.turnpool.scripts.kit import (
     HELLO,
     MakeTurn,
@@ -105,6 +106,51 @@ async def test_a_stale_attempt_writes_nothing(store: Store, new_turn: MakeTurn) 
     assert await contents(store) == ["hello", "right"]
     assert (await kinds(store, "s.1")).count("turn.completed") == 1
     assert "turn.output_text.delta" not in await kinds(store, "s.1")
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled in progress", "cancelled", "overdue"])
+async def test_a_turn_with_an_idempotency_key_is_known_for_a_day(
+    settings: Settings, store: Store, new_turn: MakeTurn, end: str
+) -> None:
+    """As long as its key is, however short sessions and logs live; and its number is not given again."""
+    brief = Store(store.nodes, settings.model_copy(update={"session_ttl": 100, "log_ttl": 10}))
+    deadline = 0.01 if end == "overdue" else 50.0
+    await brief.submit(new_turn(idempotency_key="k", body_digest="d", deadline_seconds=deadline))
+    match end:
+        case "completed" | "failed":
+            await brief.settle(await take(brief), [], completed() if end == "completed" else failed())
+        case "cancelled in progress":
+            held = await take(brief)
+            await brief.cancel("s.1", "default")
+            await brief.hand_back(held, [])
+        case "cancelled":
+            await brief.cancel("s.1", "default")
+        case "overdue":
+
+            async def expired() -> bool:
+                return bool((await brief.expire("turns"))[0])
+
+            await wait_until(expired)
+    assert (await record(brief, "s.1")).status.terminal
+    day = 86_400
+    assert day - 2 <= await brief.redis.ttl(keys.turn(brief.prefix, "default:s.1")) <= day
+    assert day - 2 <= await brief.redis.ttl(keys.idempotency(brief.prefix, "default:s", "k")) <= day
+    assert day < await brief.redis.ttl(keys.line(brief.prefix, "default:s"))
+    again = await brief.submit(new_turn(idempotency_key="k", body_digest="d"))
+    assert (again.turn_id, again.replayed) == ("s.1", True)
+
+
+async def test_messages_live_as_long_as_what_still_waits(
+    settings: Settings, store: Store, new_turn: MakeTurn
+) -> None:
+    """The end of a turn does not shorten the life of messages that a later turn needs."""
+    brief = Store(store.nodes, settings.model_copy(update={"session_ttl": 5, "log_ttl": 5}))
+    await brief.submit(new_turn())
+    held = await take(brief)
+    await brief.submit(new_turn(deadline_seconds=5000))
+    await brief.settle(held, [], completed())
+    for key in (keys.messages(brief.prefix, "default:s"), keys.session(brief.prefix, "default:s")):
+        assert await brief.redis.ttl(key) > 4990, key
 
 
 async def test_a_failed_turn_has_its_error_and_adds_no_message(store: Store, new_turn: MakeTurn) -> None:
