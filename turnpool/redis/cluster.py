@@ -144,7 +144,7 @@ class Cluster(Nodes):
         """As described in Nodes."""
         self._watchers.append(changed)
 
-    async def ping(self) -> list[Exception | None]:
+    async def _ping(self) -> list[Exception | None]:
         """As described in Nodes."""
         await self._find()
         asks = self._ask_all()
@@ -157,7 +157,7 @@ class Cluster(Nodes):
                 self._failed(error)
         return found
 
-    async def reachable(self) -> bool:
+    async def _reachable(self) -> bool:
         """As described in Nodes."""
         await self._find()
         asks = self._ask_all()

@@ -36,7 +36,7 @@ def is_away(error: BaseException) -> bool:
     )
 
 
-def translated(error: BaseException) -> BaseException:
+def translated(error: Exception) -> Exception:
     """StoreAwayError in place of redis-py's errors that mean it; any other error as it is."""
     if not is_away(error):
         return error

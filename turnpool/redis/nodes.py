@@ -101,13 +101,24 @@ class Nodes(ABC):
     def watch(self, changed: Callable[[], None]) -> None:
         """Call this whenever partitions may have moved."""
 
-    @abstractmethod
     async def ping(self) -> list[Exception | None]:
-        """Ask every node whether it answers: for each None, or the error."""
+        """Ask every node whether it answers: for each None, or the error. Raises StoreAwayError."""
+        with translating():
+            found = await self._ping()
+        return [error and translated(error) for error in found]
+
+    async def reachable(self) -> bool:
+        """Whether any node answers, as soon as one has. Raises StoreAwayError."""
+        with translating():
+            return await self._reachable()
 
     @abstractmethod
-    async def reachable(self) -> bool:
-        """Whether any node answers, as soon as one has."""
+    async def _ping(self) -> list[Exception | None]:
+        """As `ping`, with redis-py's errors."""
+
+    @abstractmethod
+    async def _reachable(self) -> bool:
+        """As `reachable`; raises what redis-py raises."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -146,11 +157,11 @@ class OneNode(Nodes):
     def watch(self, changed: Callable[[], None]) -> None:
         """Nothing moves."""
 
-    async def ping(self) -> list[Exception | None]:
+    async def _ping(self) -> list[Exception | None]:
         """As described above."""
         return [await answers(self.node)]
 
-    async def reachable(self) -> bool:
+    async def _reachable(self) -> bool:
         """As described above."""
         return await answers(self.node) is None
 

@@ -252,7 +252,7 @@ class StoreQueries(Pages):
         ]
 
     async def ping(self) -> bool:
-        """Whether Redis answers, every node of it. Raises what redis-py raises."""
+        """Whether Redis answers, every node of it. Raises StoreAwayError."""
         for error in await self.nodes.ping():
             if error:
                 raise error
